@@ -1,0 +1,113 @@
+"""The control of every comparison: AdamW as well tuned as the denoiser is trained.
+
+Its learning rate, weight decay and schedule are tuned for each model and number of steps
+on the tasks that denoisers are meta-trained on, by ``scripts/tune_control.py``, which
+writes ``control.json`` beside this file.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from denograd.baselines.errors import BaselineError
+from denograd.baselines.schedules import SCHEDULES
+
+CONTROL_FILE = Path(__file__).with_name("control.json")
+"""The tuned settings that the package ships."""
+
+_SCHEMA = 1
+_KEYS = ("model", "steps", "lr", "weight_decay", "schedule")
+
+
+@dataclass(frozen=True)
+class ControlSettings:
+    """What was tuned, for a model and a number of steps.
+
+    Attributes:
+        model: name of the model.
+        steps: number of steps it was tuned for.
+        lr: learning rate of AdamW at the start.
+        weight_decay: AdamW's.
+        schedule: one of `denograd.baselines.SCHEDULES`.
+    """
+
+    model: str
+    steps: int
+    lr: float
+    weight_decay: float
+    schedule: str
+
+    def __post_init__(self) -> None:
+        numbers = {"steps": self.steps, "lr": self.lr, "weight_decay": self.weight_decay}
+        for name, value in numbers.items():
+            least = 0 if name == "weight_decay" else 1e-12
+            if not isinstance(value, (int, float)) or not math.isfinite(value) or value < least:
+                raise BaselineError(f"{name} is {value!r}; it must be a positive number")
+        if self.schedule not in SCHEDULES:
+            raise BaselineError(
+                f"schedule is {self.schedule!r}; it must be one of {', '.join(SCHEDULES)}"
+            )
+
+
+def read_control(path: Path = CONTROL_FILE) -> list[ControlSettings]:
+    """All tuned settings of a file.
+
+    The file is JSON: ``{"schema": 1, "made_by": COMMAND, "settings": [{"model":
+    "soft_tree", "steps": 200, "lr": ..., "weight_decay": ..., "schedule": "cosine"}]}``.
+
+    Raises:
+        BaselineError: the file is missing, is not such JSON, or holds a value that makes
+            no sense; the message names the entry.
+    """
+    remedy = "make it anew with scripts/tune_control.py"
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BaselineError(f"{path}: there is no such file; {remedy}") from error
+    except (OSError, ValueError) as error:
+        raise BaselineError(f"{path}: it is not readable JSON ({error}); {remedy}") from error
+    schema = content.get("schema") if isinstance(content, dict) else None
+    if schema != _SCHEMA:
+        raise BaselineError(f"{path}: its schema is {schema!r}, not {_SCHEMA}; {remedy}")
+    entries = content.get("settings")
+    if not isinstance(entries, list) or not entries:
+        raise BaselineError(f"{path}: it has no list 'settings' with entries; {remedy}")
+    settings = []
+    for number, entry in enumerate(entries):
+        try:
+            settings.append(ControlSettings(**{key: entry[key] for key in _KEYS}))
+        except (KeyError, TypeError, BaselineError) as error:
+            what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+            raise BaselineError(f"{path}: settings[{number}]: {what}; {remedy}") from error
+    return settings
+
+
+def control_settings(model: str, steps: int, path: Path = CONTROL_FILE) -> ControlSettings:
+    """The settings tuned for a model and the number of steps nearest to ``steps``.
+
+    Nearest in the logarithm, because 100 steps are to 200 what 200 are to 400.
+
+    Args:
+        model: name of a model, as `denograd.models.registry.make_model` takes it.
+        steps: steps the run will take, at least 1.
+        path: file with the settings.
+
+    Raises:
+        BaselineError: the file cannot be used (see `read_control`), holds nothing for
+            this model, or ``steps`` is below 1.
+    """
+    if steps < 1:
+        raise BaselineError(f"control_settings: steps={steps}; it must be at least 1")
+    settings = read_control(path)
+    tuned = [entry for entry in settings if entry.model == model]
+    if not tuned:
+        known = ", ".join(sorted({entry.model for entry in settings}))
+        raise BaselineError(
+            f"control_settings: model={model!r} has no tuned settings; tuned are {known}. "
+            "Tune it with scripts/tune_control.py, or use the optimizer 'adamw_default'."
+        )
+    return min(tuned, key=lambda entry: abs(math.log(entry.steps / steps)))

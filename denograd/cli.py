@@ -1,0 +1,385 @@
+"""The `denograd` command."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table as RichTable
+from typer.core import TyperCommand
+
+from denograd import __version__
+
+if TYPE_CHECKING:
+    from denograd.data import Table
+    from denograd.evaluation import EvaluationConfig
+
+# The parts of the package are imported where they are used: a command that does not
+# evaluate need not wait for scikit-learn, pandas and matplotlib.
+
+app = typer.Typer(
+    name="denograd",
+    help="Meta-learned gradient denoising for interpretable models on small data.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_show_locals=False,
+)
+_output = Console()
+_notes = Console(stderr=True)
+
+_DEMO_TABLES = ("breast_cancer", "wine", "digits3")
+
+
+class _ManyValues(TyperCommand):
+    """Lets an option take several values after one flag: ``--data a.csv b.csv``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        many = {flag for option in self.params if option.multiple for flag in option.opts}
+        rest: list[str] = super().parse_args(ctx, repeat_flags(args, many))
+        return rest
+
+
+def repeat_flags(args: list[str], many: set[str]) -> list[str]:
+    """Put the flag in front of each of its values, for flags that take several.
+
+    Example:
+        >>> repeat_flags(["--data", "a", "b", "--seeds", "3"], {"--data"})
+        ['--data', 'a', '--data', 'b', '--seeds', '3']
+    """
+    repeated: list[str] = []
+    flag, has_value = "", False
+    for position, token in enumerate(args):
+        if token == "--":
+            return repeated + args[position:]
+        if token.startswith("-") and len(token) > 1:
+            head, equals, _ = token.partition("=")
+            flag, has_value = (head, bool(equals)) if head in many else ("", False)
+        elif flag:
+            if has_value:
+                repeated.append(flag)
+            has_value = True
+        repeated.append(token)
+    return repeated
+
+
+def _examples(*commands: str) -> str:
+    return "\n\n".join(["**Examples**", *(f"`{command}`" for command in commands)])
+
+
+@app.callback(invoke_without_command=True)
+def _main(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Meta-learned gradient denoising for interpretable models on small data."""
+    if version:
+        _output.print(f"denograd {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.command(
+    cls=_ManyValues,
+    epilog=_examples(
+        "denograd evaluate --data patients.csv --target outcome --out results",
+        "denograd evaluate --data a.csv b.parquet --sizes 32,64 --seeds 10 --out results",
+        "denograd evaluate --builtin wine iris --models soft_tree --out results",
+        "denograd evaluate --data a.csv --optimizers adamw,denograd:mine.safetensors --out new",
+    ),
+)
+def evaluate(
+    out: Annotated[Path, typer.Option(help="Folder for results; an interrupted run goes on.")],
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(help="CSV or Parquet files, or folders of them.", metavar="FILE..."),
+    ] = None,
+    builtin: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Tables that scikit-learn ships: breast_cancer, wine, iris, digits3.",
+            metavar="NAME...",
+        ),
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Column of class labels; default: the last.")
+    ] = None,
+    models: Annotated[
+        str, typer.Option(help="Models, with commas between.")
+    ] = "soft_tree,attention",
+    optimizers: Annotated[
+        str,
+        typer.Option(
+            help="Optimizers: adamw (the tuned control), adamw_default, sgd, denograd, or "
+            "denograd:NAME or denograd:PATH for another denoiser."
+        ),
+    ] = "adamw,denograd",
+    sizes: Annotated[str, typer.Option(help="Numbers of training rows.")] = "32,64,128",
+    seeds: Annotated[int, typer.Option(help="Number of seeds.")] = 5,
+    steps: Annotated[int, typer.Option(help="Optimizer steps of each run.")] = 200,
+    batch_size: Annotated[int, typer.Option(help="Rows of a batch.")] = 32,
+    jobs: Annotated[int, typer.Option(help="Processes; -1: one a core.")] = -1,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Throw away what the folder holds of a run before.")
+    ] = False,
+) -> None:
+    """Compare optimizers on your own small data.
+
+    Every optimizer gets the same initial weights, batches and rows. Writes results.csv,
+    summary.json and learning curves to the folder. If it is interrupted, start it again
+    with the same arguments: it goes on where it stopped.
+    """
+    from denograd.data import builtin_table
+    from denograd.evaluation import EvaluationConfig
+
+    with _clear_errors():
+        if bool(data) == bool(builtin):
+            raise _usage("give either --data FILE... or --builtin NAME..., and not both")
+        if builtin and target is not None:
+            raise _usage("--target is for --data; the built-in tables have their own target")
+        config = EvaluationConfig(
+            tuple(_names(models)),
+            tuple(_names(optimizers)),
+            tuple(_numbers("--sizes", sizes)),
+            seeds,
+            steps,
+            batch_size,
+        )
+        tables = _read(data, target) if data else [builtin_table(n) for n in builtin or []]
+        _evaluate(tables, config, out, jobs, restart)
+
+
+@app.command(epilog=_examples("denograd demo", "denograd demo --out pictures --jobs 2"))
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for results.")] = Path("denograd-demo"),
+    jobs: Annotated[int, typer.Option(help="Processes; -1: one a core.")] = -1,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Throw away what the folder holds of a run before.")
+    ] = False,
+) -> None:
+    """See the default denoiser against a tuned AdamW, in under three minutes.
+
+    Trains a soft tree and an attention model on three real tables that scikit-learn
+    ships, none of which the denoiser was meta-trained on.
+    """
+    from denograd.data import builtin_table
+    from denograd.evaluation import EvaluationConfig
+
+    with _clear_errors():
+        tables = [builtin_table(name) for name in _DEMO_TABLES]
+        _evaluate(tables, EvaluationConfig(), out, jobs, restart)
+
+
+@app.command(
+    "meta-train",
+    cls=_ManyValues,
+    epilog=_examples(
+        "denograd meta-train --tasks prior --minutes 30 --out my-denoiser",
+        "denograd meta-train --tasks prior hospital-tables/ --target outcome --out my-denoiser",
+        "denograd meta-train --tasks a.csv b.csv --models soft_tree --steps 500 --out my-denoiser",
+        "denograd meta-train --tasks prior --minutes 60 --out my-denoiser --resume",
+    ),
+)
+def meta_train(
+    tasks: Annotated[
+        list[str],
+        typer.Option(
+            help="'prior' for synthetic tasks, CSV or Parquet files, folders of them.",
+            metavar="prior|PATH...",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for checkpoints and the denoiser.")],
+    target: Annotated[
+        str | None, typer.Option(help="Column of class labels; default: the last.")
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Stop after so many meta-steps.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint in the folder.")
+    ] = False,
+    models: Annotated[
+        str, typer.Option(help="Models to meta-train on, with commas between.")
+    ] = "soft_tree,attention",
+) -> None:
+    """Meta-train a denoiser on synthetic tasks, your own tables, or both.
+
+    Ctrl-C, or a kill, loses no more than the last minute: start again with --resume.
+    """
+    with _clear_errors(ValueError, OSError):
+        if minutes is not None and steps is not None:
+            raise _usage("give --minutes or --steps, not both")
+        if minutes is not None and minutes <= 0:
+            raise _usage(f"--minutes is {minutes}; it must be above 0")
+        if steps is not None and steps < 1:
+            raise _usage(f"--steps is {steps}; it must be at least 1")
+        from denograd.meta.cli import run_meta_training
+
+        run_meta_training(
+            tasks=tasks,
+            out=out,
+            target=target,
+            minutes=minutes,
+            steps=steps,
+            seed=seed,
+            resume=resume,
+            models=_names(models),
+        )
+
+
+@app.command(epilog=_examples("denograd denoisers", "denograd denoisers default"))
+def denoisers(
+    name: Annotated[
+        str | None, typer.Argument(help="Show the whole card of this one, a name or a path.")
+    ] = None,
+) -> None:
+    """List the denoisers that come with the package, or show the card of one."""
+    from denograd.denoisers import read_card, shipped_denoisers
+
+    with _clear_errors(ValueError):
+        if name is not None:
+            _output.print_json(data=read_card(name))
+            return
+        table = RichTable("name", "kind", "weights", "meta-steps", "minutes", "made with")
+        for shipped in shipped_denoisers():
+            if shipped == "identity":
+                table.add_row("identity", "leaves every gradient as it is", "0", "-", "-", "-")
+                continue
+            card = read_card(shipped)
+            training = card["training"]
+            weights = sum(_product(shape) for shape in card["tensors"].values())
+            table.add_row(
+                shipped,
+                card["kind"],
+                str(weights),
+                str(training.get("meta_steps", "-")),
+                str(training.get("minutes", "-")),
+                f"denograd {card['denograd_version']}",
+            )
+        _output.print(table)
+        _output.print("denograd denoisers NAME shows the whole card.")
+
+
+def main() -> None:
+    """Run the command; where the installed script starts."""
+    app(prog_name="denograd")
+
+
+def _evaluate(
+    tables: list[Table], config: EvaluationConfig, out: Path, jobs: int, restart: bool
+) -> None:
+    from denograd.evaluation import evaluate as run
+    from denograd.evaluation import results_table, verdict
+
+    done = run(
+        tables,
+        config,
+        out,
+        jobs=jobs,
+        restart=restart,
+        command=shlex.join(["denograd", *sys.argv[1:]]),
+        console=_notes,
+    )
+    if len(done.results):
+        _output.print(results_table(done.summary))
+        for sentence in verdict(done.summary):
+            _output.print(sentence, highlight=False)
+    _output.print(f"Results: {done.folder}/results.csv, {done.folder}/summary.json", soft_wrap=True)
+    if done.pictures:
+        pictures = ", ".join(str(path) for path in done.pictures)
+        _output.print(f"Pictures: {pictures}", soft_wrap=True)
+    if done.errors:
+        _fail(
+            f"{len(done.errors)} cells failed; {done.folder}/errors.csv says why. "
+            "Run the same command to try them again.",
+            code=1,
+        )
+
+
+def _read(paths: list[Path], target: str | None) -> list[Table]:
+    """Tables of files and folders; only a folder's files may be unreadable."""
+    from denograd.data import TableError, read_tables
+
+    tables, errors = read_tables(paths, target)
+    named = {str(path) for path in paths}
+    for path, message in errors.items():
+        if path in named:
+            raise TableError(message)
+        _note(f"left out: {message}")
+    if not tables:
+        raise TableError(f"{', '.join(sorted(named))}: none of the files there can be used")
+    return tables
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _numbers(option: str, text: str) -> list[int]:
+    try:
+        return [int(name) for name in _names(text)]
+    except ValueError:
+        raise _usage(f"{option} is {text!r}; give whole numbers with commas between") from None
+
+
+def _product(shape: list[int]) -> int:
+    count = 1
+    for size in shape:
+        count *= size
+    return count
+
+
+class _UsageError(ValueError):
+    """Arguments that do not go together."""
+
+
+def _usage(message: str) -> _UsageError:
+    return _UsageError(message)
+
+
+def _note(message: str) -> None:
+    _notes.print(f"note: {message}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    _notes.print(f"denograd: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(code)
+
+
+@contextmanager
+def _clear_errors(*more: type[Exception]) -> Iterator[None]:
+    """Turn a user's mistakes into one message, and warnings about tables into notes.
+
+    Only errors that are meant for users are caught, so that a bug keeps its traceback.
+    """
+    from denograd.baselines import BaselineError
+    from denograd.data import TableError, TableWarning
+    from denograd.denoisers import DenoiserFileError
+    from denograd.evaluation import EvaluationError
+
+    ours = (_UsageError, TableError, BaselineError, DenoiserFileError, EvaluationError)
+    expected: tuple[type[Exception], ...] = (*ours, *more)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", TableWarning)
+            show = warnings.showwarning
+
+            def show_note(
+                message: Warning | str, category: type[Warning], *rest: Any, **named: Any
+            ) -> None:
+                if issubclass(category, TableWarning):
+                    _note(str(message))
+                else:
+                    show(message, category, *rest, **named)
+
+            warnings.showwarning = show_note
+            yield
+    except expected as error:
+        _fail(str(error), code=2)
+    except KeyboardInterrupt:
+        _fail("interrupted; what is finished is on disk", code=130)

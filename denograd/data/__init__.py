@@ -1,0 +1,34 @@
+"""Tables: reading, encoding and splitting them.
+
+Example:
+    >>> from denograd.data import Encoder, builtin_table, nested_split, plan_columns
+    >>> table = builtin_table("wine")
+    >>> split = nested_split(table.codes, sizes=[32, 64], seed=0)
+    >>> train = table.features.iloc[split.train[32]]
+    >>> Encoder(plan_columns(table)).fit(train).transform(train).shape
+    (32, 13)
+"""
+
+from denograd.data.builtin import BUILTIN_NAMES, builtin_table
+from denograd.data.columns import ColumnPlan, plan_columns
+from denograd.data.encoder import Encoder
+from denograd.data.errors import TableError, TableWarning
+from denograd.data.splits import Split, check_size, largest_size, nested_split
+from denograd.data.table import Table, read_table, read_tables
+
+__all__ = [
+    "BUILTIN_NAMES",
+    "ColumnPlan",
+    "Encoder",
+    "Split",
+    "Table",
+    "TableError",
+    "TableWarning",
+    "builtin_table",
+    "check_size",
+    "largest_size",
+    "nested_split",
+    "plan_columns",
+    "read_table",
+    "read_tables",
+]

@@ -1,0 +1,148 @@
+"""What each column of a table holds, and which columns are of no use.
+
+Kinds are a matter of the table's schema, so they are decided once from all rows, without
+looking at the target. Every number that is estimated (a median, a mean, the categories)
+comes from training rows alone; see `denograd.data.encoder`.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from denograd.data.dates import guess_date_format
+from denograd.data.errors import TableError, TableWarning, listing
+from denograd.data.table import Table
+
+_ID_NAME = re.compile(r"(^|[_\s.:-])(id|ids|idx|index|key|uuid|guid|nr|no|rownames)$", re.I)
+_CAMEL_ID = re.compile(r"[a-z](ID|Id)$")
+_PLAIN = (str, bool, int, float, datetime.date)
+_FEW_TEXTS = 20
+
+
+@dataclass(frozen=True)
+class ColumnPlan:
+    """Which columns are used, and as what.
+
+    Attributes:
+        numeric: columns of numbers.
+        category: columns of text, booleans or categories with few distinct values.
+        date: columns of dates, each with the format to read it by (None: already dates).
+        dropped: columns that are not used, each with the reason.
+    """
+
+    numeric: tuple[str, ...] = ()
+    category: tuple[str, ...] = ()
+    date: Mapping[str, str | None] = field(default_factory=dict)
+    dropped: Mapping[str, str] = field(default_factory=dict)
+
+
+def plan_columns(table: Table) -> ColumnPlan:
+    """Decide the kind of every column, and warn of those that are left out.
+
+    Left out are columns with no value or a single one; identifiers (text that is
+    different in every row; whole numbers that are different in every row and count up by
+    one, or whose name says so, like ``id``, ``patient_id`` or ``CustomerID``); free text
+    (more than 20 distinct values, and in more than half of the rows different ones); and
+    types that are neither numbers, text nor dates.
+
+    Args:
+        table: all rows of the table.
+
+    Returns:
+        the kinds of the columns.
+
+    Raises:
+        TableError: no column is left.
+
+    Example:
+        >>> frame = pd.DataFrame({"id": range(4), "x": [1.5, 2, 2, 3], "c": list("abab")})
+        >>> with warnings.catch_warnings(record=True) as caught:
+        ...     warnings.simplefilter("always")
+        ...     plan = plan_columns(Table("toy", frame, pd.Series([0, 1, 0, 1])))
+        >>> plan.numeric, plan.category
+        (('x',), ('c',))
+        >>> print(caught[0].message)
+        toy: column 'id' is left out: whole numbers that count the rows, an identifier
+    """
+    numeric: list[str] = []
+    category: list[str] = []
+    date: dict[str, str | None] = {}
+    dropped: dict[str, str] = {}
+    for name in table.features.columns:
+        values = table.features[name]
+        reason = _useless(name, values)
+        if reason is not None:
+            dropped[name] = reason
+        elif pd.api.types.is_datetime64_any_dtype(values):
+            date[name] = None
+        elif _is_number(values):
+            numeric.append(name)
+        elif (guess := guess_date_format(values)) is not None:
+            date[name] = guess.format
+            if guess.ambiguous:
+                _warn(table, name, f"day and month cannot be told apart; read as {guess.format}")
+        elif (reason := _unusable_text(name, values)) is not None:
+            dropped[name] = reason
+        else:
+            category.append(name)
+    for name, reason in dropped.items():
+        _warn(table, name, f"is left out: {reason}", sep=" ")
+    if not (numeric or category or date):
+        raise TableError(
+            f"{table.name}: no column can be learned from; all {len(dropped)} are left out "
+            f"({listing(f'{name}: {reason}' for name, reason in dropped.items())}). "
+            "Give a table with numbers, categories or dates."
+        )
+    return ColumnPlan(tuple(numeric), tuple(category), date, dropped)
+
+
+def _warn(table: Table, column: str, message: str, sep: str = ": ") -> None:
+    warnings.warn(f"{table.name}: column {column!r}{sep}{message}", TableWarning, stacklevel=3)
+
+
+def _is_number(values: pd.Series[Any]) -> bool:
+    kind = values.dtype.kind if hasattr(values.dtype, "kind") else "O"
+    return kind in "iuf" and not isinstance(values.dtype, pd.CategoricalDtype)
+
+
+def _useless(name: str, values: pd.Series[Any]) -> str | None:
+    """Why a column says nothing about a row, or None."""
+    present = values.dropna()
+    if present.empty:
+        return "every value is missing"
+    if values.dtype.kind in "cmV":
+        return f"values of type {values.dtype} are not supported; turn them into numbers"
+    if values.dtype == object:
+        unusual = [value for value in present if not isinstance(value, _PLAIN)]
+        if unusual:
+            return f"values of type {type(unusual[0]).__name__} are not supported"
+    distinct = present.nunique()
+    if distinct == 1 and len(present) == len(values):
+        return f"it has the same value in every row, {present.iloc[0]}"
+    whole = _is_number(values) and bool((present % 1 == 0).all())
+    named_id = bool(_ID_NAME.search(name) or _CAMEL_ID.search(name))
+    if whole and distinct == len(present) and len(present) > 3:
+        counts_up = int(present.max() - present.min()) == len(present) - 1
+        if counts_up:
+            return "whole numbers that count the rows, an identifier"
+    if named_id and (whole or not _is_number(values)) and distinct > len(present) / 2:
+        return f"{distinct} distinct values and a name like an identifier's"
+    return None
+
+
+def _unusable_text(name: str, values: pd.Series[Any]) -> str | None:
+    """Why a column of text cannot be a category, or None."""
+    present = values.dropna().astype(str)
+    distinct = present.nunique()
+    if distinct <= min(_FEW_TEXTS, max(len(present) // 2, 2)) or distinct <= len(present) / 2:
+        return None
+    words = present.str.count(r"\S+").mean()
+    what = "free text" if words >= 3 else "an identifier or free text"
+    return f"{distinct} distinct texts in {len(present)} rows, {what}; make categories of it"

@@ -1,0 +1,202 @@
+"""Tables of rows with a class label, read from a user's files."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from denograd.data.errors import TableError, listing, suggestion
+from denograd.data.target import checked_target
+
+SUFFIXES = (".csv", ".parquet")
+"""What `read_table` reads. Pickles are never opened: they can run code."""
+
+_NOT_DECODABLE = "it is not UTF-8 text; save it as UTF-8 (in Excel: 'CSV UTF-8') and try again"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows to learn from.
+
+    Attributes:
+        name: of the data set, as results show it.
+        features: ``(rows, columns)``, as they stand in the file.
+        target: ``(rows,)``, class labels, none missing.
+
+    Example:
+        >>> table = Table("toy", pd.DataFrame({"x": [1, 2, 3]}), pd.Series(["no", "yes", "no"]))
+        >>> table.classes, table.codes.tolist()
+        (('no', 'yes'), [0, 1, 0])
+    """
+
+    name: str
+    features: pd.DataFrame
+    target: pd.Series[Any]
+
+    @cached_property
+    def classes(self) -> tuple[Any, ...]:
+        """The class labels in their own order, numbers by size and text by alphabet."""
+        return tuple(self._factorized[1])
+
+    @cached_property
+    def codes(self) -> NDArray[np.int64]:
+        """``(rows,)``, each row's place in `classes`."""
+        return self._factorized[0]
+
+    @cached_property
+    def _factorized(self) -> tuple[NDArray[np.int64], list[Any]]:
+        codes, classes = pd.factorize(self.target, sort=True)
+        return codes.astype(np.int64), list(classes)
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+
+def read_table(path: str | Path, target: str | None = None) -> Table:
+    """Read a CSV or Parquet file whose rows have a class label.
+
+    A CSV's separator may be a comma, a semicolon or a tab; empty cells and ``?`` count
+    as missing. Rows without a label are left out with a `TableWarning`.
+
+    Args:
+        path: a ``.csv`` or ``.parquet`` file.
+        target: name of the label's column; default: the last.
+
+    Returns:
+        the table, named after the file.
+
+    Raises:
+        TableError: the file is missing, of another kind or unreadable, the target is not
+            a column of it, or the target's values are not class labels; see
+            `checked_target`.
+    """
+    path = Path(path)
+    frame = _read_frame(path)
+    if frame.shape[1] < 2:
+        raise TableError(
+            f"{path}: it has {frame.shape[1]} column(s) ({listing(frame.columns)}); a table needs "
+            "at least one feature and a target. Is the separator a comma, semicolon or tab?"
+        )
+    if frame.empty:
+        raise TableError(f"{path}: it has a header but no rows; give a file with data")
+    column = str(frame.columns[-1]) if target is None else target
+    if column not in frame.columns:
+        raise TableError(
+            f"{path}: no column {column!r} for the target.{suggestion(column, frame.columns)} "
+            f"Its columns are {listing(frame.columns)}."
+        )
+    labels = checked_target(frame[column], str(path))
+    features = frame.drop(columns=column).loc[labels.index]
+    return Table(path.stem, features.reset_index(drop=True), labels.reset_index(drop=True))
+
+
+def read_tables(
+    paths: Sequence[str | Path], target: str | None = None
+) -> tuple[list[Table], dict[str, str]]:
+    """Read files, and every CSV and Parquet file of folders.
+
+    A folder's other files are not looked at. What cannot be read does not stop the rest.
+
+    Args:
+        paths: files or folders.
+        target: name of the label's column in each; default: the last.
+
+    Returns:
+        the tables in order, those of one name told apart by ``-2``, ``-3`` and so on,
+        and for each file that could not be read its error message.
+
+    Raises:
+        TableError: no path was given, or a folder holds no table.
+    """
+    if not paths:
+        raise TableError("paths is empty; give at least one CSV or Parquet file, or a folder")
+    tables: list[Table] = []
+    errors: dict[str, str] = {}
+    taken: dict[str, int] = {}
+    for path in _table_files([Path(p) for p in paths]):
+        try:
+            table = read_table(path, target)
+        except TableError as error:
+            errors[str(path)] = str(error)
+            continue
+        taken[table.name] = taken.get(table.name, 0) + 1
+        if taken[table.name] > 1:
+            name = f"{table.name}-{taken[table.name]}"
+            table = Table(name, table.features, table.target)
+        tables.append(table)
+    return tables, errors
+
+
+def _table_files(paths: Sequence[Path]) -> list[Path]:
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found = sorted(f for f in path.iterdir() if f.suffix.lower() in SUFFIXES)
+            if not found:
+                raise TableError(f"{path}: the folder holds no {' or '.join(SUFFIXES)} file")
+            files.extend(found)
+        else:
+            files.append(path)
+    # The same file named twice, or through its folder, is one table.
+    return list({file.resolve(): file for file in files}.values())
+
+
+def _read_frame(path: Path) -> pd.DataFrame:
+    if path.is_dir():
+        raise TableError(f"{path}: this is a folder; name a file in it")
+    if not path.is_file():
+        beside = [f.name for f in path.parent.glob("*")] if path.parent.is_dir() else []
+        raise TableError(f"{path}: there is no such file.{suggestion(path.name, beside)}")
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise TableError(
+            f"{path}: a file that ends in {suffix or 'nothing'!r} cannot be read; "
+            f"save the table as {' or '.join(SUFFIXES)}"
+        )
+    try:
+        frame = pd.read_parquet(path) if suffix == ".parquet" else _read_csv(path)
+    except UnicodeDecodeError as error:
+        raise TableError(f"{path}: {_NOT_DECODABLE}") from error
+    except pd.errors.EmptyDataError as error:
+        raise TableError(
+            f"{path}: the file is empty; give a file with a header and rows"
+        ) from error
+    except (pd.errors.ParserError, ValueError, OSError) as error:
+        # Not only ours: pyarrow's ArrowInvalid is a ValueError, a damaged file an OSError.
+        raise TableError(
+            f"{path}: it cannot be read as {suffix[1:].upper()} ({error}); check that it opens "
+            "elsewhere and save it anew"
+        ) from error
+    frame.columns = frame.columns.map(str)
+    twice = frame.columns[frame.columns.duplicated()].unique()
+    if len(twice):
+        raise TableError(f"{path}: column {listing(twice)} stands in it twice; rename one")
+    return frame
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    with path.open(encoding="utf-8-sig") as file:
+        header = file.readline()
+    separator = max(",;\t", key=header.count)
+    with warnings.catch_warnings():
+        # Where rows have more cells than the header, pandas would shift or cut them.
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        try:
+            return pd.read_csv(
+                path,
+                sep=separator,
+                encoding="utf-8-sig",
+                na_values=["?"],
+                skipinitialspace=True,
+                index_col=False,
+            )
+        except pd.errors.ParserWarning:
+            raise ValueError("its rows have more cells than its header has names") from None

@@ -1,0 +1,29 @@
+"""Denoisers: the protocol, the identity, the per-layer filter net, and their files."""
+
+from denograd.denoisers._base import Context, Denoised, Denoiser, Layout, State
+from denograd.denoisers.identity import IdentityDenoiser
+from denograd.denoisers.storage import (
+    DenoiserFileError,
+    load_denoiser,
+    read_card,
+    resolve_denoiser,
+    save_denoiser,
+    shipped_denoisers,
+)
+from denograd.denoisers.wiener import WienerDenoiser
+
+__all__ = [
+    "Context",
+    "Denoised",
+    "Denoiser",
+    "DenoiserFileError",
+    "IdentityDenoiser",
+    "Layout",
+    "State",
+    "WienerDenoiser",
+    "load_denoiser",
+    "read_card",
+    "resolve_denoiser",
+    "save_denoiser",
+    "shipped_denoisers",
+]

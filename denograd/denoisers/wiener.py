@@ -1,0 +1,169 @@
+"""The learned denoiser: a small net per layer that sets a closed-form filter.
+
+The net never sees single elements. It reads the features of a layer and returns a
+handful of coefficients; what happens to each element follows from them by formula, with
+Wiener's gain ``w = s / (s + kappa)``, ``s = m^2 / variance`` (Wiener 1949; the same shape
+as the gain of Balles and Hennig 2018, "Dissecting Adam", section 4.2). One net serves
+layers of any size, and what it did can be read from its coefficients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from denograd.denoisers._base import Context, Denoised, Layout, State
+from denograd.statistics import (
+    FEATURES,
+    TINY,
+    init_statistics,
+    layer_features,
+    update_statistics,
+)
+
+COEFFICIENTS = (
+    "gradient_gain",
+    "fast_filter",
+    "fast_kappa",
+    "add_fast",
+    "add_slow",
+    "update_gain",
+    "slow_filter",
+    "slow_kappa",
+    "decay",
+)
+"""Names of the coefficients of a layer, in order; `WienerDenoiser` says what each does."""
+
+NEUTRAL = dict.fromkeys(("fast_filter", "slow_filter", "add_fast", "add_slow", "decay"), 0.0)
+"""Values at which a coefficient does nothing; 1 for those that are not named here."""
+
+
+class WienerDenoiser(nn.Module):
+    """Filter each layer's gradient with coefficients that a small shared net chooses.
+
+    With ``m`` the fast and ``M`` the slow first moment, ``V`` the noise variance::
+
+        w          = m^2 / (m^2 + fast_kappa V)
+        cleaned    = g gradient_gain (1 - fast_filter + fast_filter w)
+                     + add_fast m + add_slow M
+        W          = M^2 / (M^2 + slow_kappa V)
+        gain       = update_gain (1 - slow_filter + slow_filter W)
+
+    Every coefficient is bounded: the gains to ``[e^-1.5, e^1.5]`` and ``[e^-2.5, e^2.5]``,
+    the filters to ``[0, 1]``, the kappas to ``[e^-4, e^4]``, the additions to
+    ``[-1, 1]``, the decay to ``[0.0025, 1]``. An untrained net starts near the base
+    optimizer.
+
+    Args:
+        hidden: width of the net's two hidden layers.
+        pooled: whether a layer also sees the mean features of all layers.
+        disabled: names of coefficients held at the value at which they do nothing, for
+            ablations; `PARTS` names groups of them.
+
+    Raises:
+        ValueError: ``hidden`` is not a whole number of at least 1, or ``disabled`` names
+            no coefficient.
+
+    Example:
+        >>> denoiser = WienerDenoiser(hidden=8)
+        >>> layout = Layout((3,), (1,))
+        >>> p, g = torch.zeros(3), torch.tensor([1.0, -2.0, 0.5])
+        >>> one, zero = torch.ones(()), torch.zeros(())
+        >>> context = Context(layout, torch.tensor([3.0]), torch.ones(1), zero, zero, zero, zero)
+        >>> result = denoiser(g, 0.1 * g**2, p, denoiser.init_state(p, layout), context)
+        >>> result.gradient.shape, result.gain.shape, result.decay.shape
+        (torch.Size([3]), torch.Size([3]), torch.Size([1]))
+    """
+
+    feature_names: tuple[str, ...] = FEATURES
+    coefficient_names: tuple[str, ...] = COEFFICIENTS
+    PARTS: ClassVar[dict[str, tuple[str, ...]]] = {
+        "filter": ("fast_filter", "slow_filter"),
+        "gains": ("gradient_gain", "update_gain", "decay"),
+    }
+
+    def __init__(self, hidden: int = 32, pooled: bool = True, disabled: Sequence[str] = ()) -> None:
+        super().__init__()
+        if isinstance(hidden, bool) or not isinstance(hidden, int) or hidden < 1:
+            raise ValueError(
+                f"WienerDenoiser: hidden={hidden!r}; it must be a whole number of at least 1"
+            )
+        unknown = [name for name in disabled if name not in COEFFICIENTS]
+        if unknown:
+            raise ValueError(
+                f"WienerDenoiser: disabled={unknown!r} are no coefficients; choose from "
+                f"{', '.join(COEFFICIENTS)}"
+            )
+        self.hidden, self.pooled, self.disabled = hidden, pooled, tuple(disabled)
+        inputs = len(FEATURES) * (2 if pooled else 1)
+        self.first = nn.Linear(inputs, hidden)
+        self.second = nn.Linear(hidden, hidden)
+        self.last = nn.Linear(hidden, len(COEFFICIENTS))
+        with torch.no_grad():
+            self.last.weight.mul_(0.1)
+            self.last.bias.zero_()
+            for name in ("fast_filter", "slow_filter"):
+                self.last.bias[COEFFICIENTS.index(name)] = -2.0
+            self.last.bias[COEFFICIENTS.index("decay")] = -0.5
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The arguments that rebuild this denoiser without its weights."""
+        return {"hidden": self.hidden, "pooled": self.pooled, "disabled": list(self.disabled)}
+
+    def init_state(self, parameter: Tensor, layout: Layout) -> State:
+        """Empty statistics."""
+        return init_statistics(parameter, layout)
+
+    def coefficients(self, features: Tensor) -> Tensor:
+        """Bounded coefficients, ``(..., L, features)`` to ``(..., L, coefficients)``."""
+        if self.pooled:
+            mean = features.mean(-2, keepdim=True).expand_as(features)
+            features = torch.cat((features, mean), dim=-1)
+        hidden = torch.tanh(self.first(features))
+        raw = self.last(torch.tanh(self.second(hidden)))
+        bounded = torch.tanh(raw)
+        gain, filter_fast, kappa_fast, fast, slow, update, filter_slow, kappa_slow, decay = range(9)
+        coefficients = torch.stack(
+            (
+                torch.exp(1.5 * bounded[..., gain]),
+                torch.sigmoid(raw[..., filter_fast]),
+                torch.exp(4.0 * bounded[..., kappa_fast]),
+                bounded[..., fast],
+                bounded[..., slow],
+                torch.exp(2.5 * bounded[..., update]),
+                torch.sigmoid(raw[..., filter_slow]),
+                torch.exp(4.0 * bounded[..., kappa_slow]),
+                0.05 * torch.exp(3.0 * bounded[..., decay]),
+            ),
+            dim=-1,
+        )
+        if not self.disabled:
+            return coefficients
+        neutral = coefficients.new_tensor([NEUTRAL.get(name, 1.0) for name in COEFFICIENTS])
+        off = torch.tensor([name in self.disabled for name in COEFFICIENTS])
+        return torch.where(off.to(coefficients.device), neutral, coefficients)
+
+    def forward(
+        self, gradient: Tensor, noise: Tensor, parameter: Tensor, state: State, context: Context
+    ) -> Denoised:
+        """Clean a gradient; see `denograd.Denoiser` for shapes."""
+        statistics, new_state = update_statistics(gradient, noise, parameter, state, context)
+        coefficients = self.coefficients(layer_features(statistics, context))
+        spread = context.layout.spread(coefficients[..., :8].movedim(-1, 0))
+        gain, filter_fast, kappa_fast, fast, slow, update, filter_slow, kappa_slow = spread
+        w_fast = _wiener_gain(statistics.fast, kappa_fast * statistics.noise)
+        w_slow = _wiener_gain(statistics.slow, kappa_slow * statistics.noise)
+        cleaned = gradient * gain * (1 - filter_fast + filter_fast * w_fast)
+        cleaned = cleaned + fast * statistics.fast + slow * statistics.slow
+        update_gain = update * (1 - filter_slow + filter_slow * w_slow)
+        return Denoised(cleaned, update_gain, coefficients[..., 8], new_state, coefficients)
+
+
+def _wiener_gain(moment: Tensor, variance: Tensor) -> Tensor:
+    """Wiener's gain ``m^2 / (m^2 + v)``, 1 where there is no noise at all."""
+    signal = moment.square()
+    return (signal + TINY) / (signal + variance + TINY)

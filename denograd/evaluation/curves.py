@@ -1,0 +1,181 @@
+"""Pictures of an evaluation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
+
+from denograd.evaluation.train import Cell, CellResult
+
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555")
+"""Okabe and Ito's palette, which the colour-blind can tell apart."""
+
+_FONT = 13
+
+
+def plot_curves(
+    finished: Mapping[Cell, CellResult], optimizers: Sequence[str], folder: Path
+) -> list[Path]:
+    """Learning curves, a figure a data set with a panel for each model and size.
+
+    Solid lines are the mean test loss over seeds, the band their lowest and highest,
+    dashed lines the mean training loss.
+
+    Args:
+        finished: cells with their curves.
+        optimizers: in the order of their colours.
+        folder: where to write ``curves_DATASET.png``.
+
+    Returns:
+        the files.
+    """
+    files = []
+    for dataset in dict.fromkeys(cell.dataset for cell in finished):
+        own = {cell: result for cell, result in finished.items() if cell.dataset == dataset}
+        models = list(dict.fromkeys(cell.model for cell in own))
+        sizes = sorted({cell.n_train for cell in own})
+        figure = Figure(figsize=(4.2 * len(sizes) + 1, 3.4 * len(models) + 1.4))
+        grid = figure.subplots(len(models), len(sizes), squeeze=False, sharex=True, sharey="row")
+        for axes_row, model in zip(grid, models, strict=True):
+            highest = 0.0
+            for axes, size in zip(axes_row, sizes, strict=True):
+                for number, optimizer in enumerate(optimizers):
+                    curves = [
+                        result.curve
+                        for cell, result in own.items()
+                        if cell[1:4] == (model, optimizer, size)
+                    ]
+                    if curves:
+                        highest = max(highest, _plot_runs(axes, curves, _colour(number)))
+                axes.set_title(f"{model}, {size} rows", fontsize=_FONT)
+                axes.grid(alpha=0.25)
+                axes.tick_params(labelsize=_FONT - 2)
+            # One run that explodes would press all others into a line at the bottom.
+            axes_row[0].set_ylim(0, 1.05 * highest)
+            axes_row[0].set_ylabel("log loss (nats)", fontsize=_FONT)
+        for axes in grid[-1]:
+            axes.set_xlabel("steps", fontsize=_FONT)
+        _legend(figure, optimizers)
+        figure.suptitle(dataset, fontsize=_FONT + 4, fontweight="bold")
+        figure.tight_layout(rect=(0, 0.07, 1, 1))
+        files.append(_save(figure, folder / f"curves_{_file_name(dataset)}.png"))
+    return files
+
+
+def plot_ratios(summary: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Every case's log loss as a ratio to the reference's, a panel an optimizer.
+
+    Args:
+        summary: from `denograd.evaluation.summarise`, with the key ``reference``.
+        folder: where to write ``ratios.png``.
+
+    Returns:
+        the file; none if there is nothing to compare.
+    """
+    cases, rivals = summary["cases"], list(summary["comparisons"])
+    if not cases or not rivals:
+        return []
+    labels = list(dict.fromkeys(f"{case['dataset']}, {case['model']}" for case in cases))
+    sizes = sorted({case["n_train"] for case in cases})
+    height = 0.42 * len(labels) + 2.2
+    figure = Figure(figsize=(5.2 * len(rivals) + 3.2, height))
+    panels = figure.subplots(1, len(rivals), squeeze=False, sharey=True)[0]
+    shades = [_shade(number, len(sizes)) for number in range(len(sizes))]
+    for axes, rival in zip(panels, rivals, strict=True):
+        axes.axvline(1.0, color="black", linewidth=1.2)
+        for number, size in enumerate(sizes):
+            own = [case for case in cases if case["n_train"] == size]
+            # Sizes stand a little apart, or equal ratios would hide each other.
+            offset = 0.36 * ((number + 0.5) / len(sizes) - 0.5)
+            axes.scatter(
+                [case["ratio"][rival] for case in own],
+                [labels.index(f"{case['dataset']}, {case['model']}") + offset for case in own],
+                s=70,
+                color=shades[number],
+                edgecolor="black",
+                linewidth=0.6,
+                label=f"{size} rows",
+                zorder=3,
+            )
+        overall = summary["comparisons"][rival]["overall"]
+        axes.set_title(
+            f"{rival}: wins {overall['wins']} of {overall['cases']}, "
+            f"mean ratio {overall['log_loss_ratio']:.3f}",
+            fontsize=_FONT,
+        )
+        axes.set_xlabel(
+            f"log loss relative to {summary['reference']}\n(left of 1 is better)", fontsize=_FONT
+        )
+        _ratio_axis(axes, [case["ratio"][rival] for case in cases])
+        axes.grid(alpha=0.25)
+        axes.tick_params(labelsize=_FONT - 1)
+    panels[0].set_yticks(range(len(labels)), labels)
+    panels[0].set_ylim(len(labels) - 0.5, -0.5)
+    panels[-1].legend(fontsize=_FONT - 2, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    figure.tight_layout()
+    return [_save(figure, folder / "ratios.png")]
+
+
+def _plot_runs(axes: Axes, curves: Sequence[Mapping[str, list[float]]], colour: str) -> float:
+    """Draw one optimizer's runs; returns how high the axis must reach to show them."""
+    steps = np.array(curves[0]["step"])
+    test = np.array([curve["test_loss"] for curve in curves])
+    train = np.array([curve["train_loss"] for curve in curves])
+    axes.fill_between(steps, test.min(0), test.max(0), color=colour, alpha=0.15, linewidth=0)
+    axes.plot(steps, test.mean(0), color=colour, linewidth=2)
+    axes.plot(steps, train.mean(0), color=colour, linewidth=1.3, linestyle=(0, (4, 2)), alpha=0.8)
+    return float(min(test.max(), 2.0 * test[:, 0].max()))
+
+
+def _legend(figure: Figure, optimizers: Sequence[str]) -> None:
+    handles = [
+        Line2D([], [], color=_colour(number), linewidth=2, label=name)
+        for number, name in enumerate(optimizers)
+    ]
+    handles += [
+        Line2D([], [], color="#555555", linewidth=2, label="test (band: all seeds)"),
+        Line2D([], [], color="#555555", linewidth=1.3, linestyle=(0, (4, 2)), label="training"),
+    ]
+    figure.legend(handles=handles, loc="lower center", ncols=4, fontsize=_FONT - 1, frameon=False)
+
+
+def _ratio_axis(axes: Axes, ratios: Sequence[float]) -> None:
+    axes.set_xscale("log")
+    low, high = min(*ratios, 0.8) * 0.95, max(*ratios, 1.25) * 1.05
+    axes.set_xlim(low, high)
+    ticks = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
+    shown = [tick for tick in ticks if low <= tick <= high]
+    if high / low > 4:
+        shown = [tick for tick in shown if tick not in (0.4, 0.6, 0.7, 0.8, 0.9, 1.1, 1.25)]
+    axes.xaxis.set_major_locator(FixedLocator(shown))
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _colour(number: int) -> str:
+    return _COLOURS[number % len(_COLOURS)]
+
+
+def _shade(number: int, count: int) -> tuple[float, float, float]:
+    """From light to dark with the size."""
+    dark = (number + 1) / count
+    return (0.85 - 0.85 * dark, 0.92 - 0.47 * dark, 1.0 - 0.30 * dark)
+
+
+def _file_name(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", name)
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    FigureCanvasAgg(figure)
+    figure.savefig(path, dpi=110)
+    return path

@@ -1,0 +1,185 @@
+"""The folder of an evaluation: every finished cell is on disk before the next.
+
+``cells.jsonl`` is the record: one line a finished cell, its row and its curve, flushed to
+the disk at once. ``results.csv`` and everything else can be made from it again. A last
+line that was cut off by a kill is ignored, and its cell runs again.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from pathlib import Path
+from typing import Any, TextIO
+
+from denograd.evaluation.config import EvaluationError
+from denograd.evaluation.train import Cell, CellResult
+
+COLUMNS = (
+    "dataset",
+    "model",
+    "optimizer",
+    "n_train",
+    "seed",
+    "steps",
+    "log_loss",
+    "accuracy",
+    "balanced_accuracy",
+    "roc_auc",
+    "train_seconds",
+    "n_test",
+    "n_features",
+    "n_classes",
+    "batch_size",
+    "train_log_loss",
+)
+"""Columns of ``results.csv``."""
+
+_ERROR_COLUMNS = (*Cell._fields, "error")
+_FILES = ("cells.jsonl", "results.csv", "errors.csv", "summary.json", "config.json")
+
+
+class Journal:
+    """Reads what an evaluation's folder holds, and appends to it.
+
+    Args:
+        folder: made if it is missing.
+        settings: everything that the cells depend on, as plain JSON.
+        restart: whether to throw away what an earlier evaluation left in the folder.
+
+    Raises:
+        EvaluationError: the folder holds an evaluation with other settings, or other
+            files that were not made by one, or it cannot be written.
+    """
+
+    def __init__(self, folder: Path, settings: dict[str, Any], restart: bool = False) -> None:
+        self.folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if restart:
+                self._clear()
+            self._claim(json.loads(json.dumps(settings)))
+        except OSError as error:
+            raise EvaluationError(
+                f"{folder}: the folder cannot be used ({error}); choose another"
+            ) from error
+        self.finished = self._read()
+        self.errors: list[tuple[Cell, str]] = []
+        self._rewrite_cells()
+        self.write_results(list(self.finished))
+        (folder / "errors.csv").unlink(missing_ok=True)
+
+    def append(self, cell: Cell, result: CellResult) -> None:
+        """Put a finished cell on disk."""
+        self.finished[cell] = result
+        with (self.folder / "cells.jsonl").open("a", encoding="utf-8") as file:
+            file.write(_line(result))
+            file.flush()
+            os.fsync(file.fileno())
+        with (self.folder / "results.csv").open("a", encoding="utf-8", newline="") as file:
+            csv.DictWriter(file, COLUMNS).writerow(result.row)
+
+    def append_error(self, cell: Cell, message: str) -> None:
+        """Put a failed cell on disk; a later run tries it again."""
+        self.errors.append((cell, message))
+        path = self.folder / "errors.csv"
+        new = not path.exists()
+        with path.open("a", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            if new:
+                writer.writerow(_ERROR_COLUMNS)
+            writer.writerow([*cell, message])
+
+    def write_results(self, order: list[Cell]) -> None:
+        """Write ``results.csv`` anew, its finished cells in the order given."""
+
+        def write(file: TextIO) -> None:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(self.finished[cell].row for cell in order if cell in self.finished)
+
+        self._replace("results.csv", write)
+
+    def write_json(self, name: str, content: dict[str, Any]) -> None:
+        """Write a JSON file of the folder, whole or not at all."""
+        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        self._replace(name, lambda file: file.write(text))
+
+    def _claim(self, settings: dict[str, Any]) -> None:
+        path = self.folder / "config.json"
+        if not path.exists():
+            held = [name for name in _FILES if (self.folder / name).exists()]
+            if held:
+                raise EvaluationError(
+                    f"{self.folder}: it holds {', '.join(held)} but no config.json, so nobody "
+                    "knows how they were made; choose another folder, or --restart"
+                )
+            self.write_json("config.json", settings)
+            return
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise EvaluationError(
+                f"{path}: it is damaged ({error}); choose another folder, or --restart"
+            ) from error
+        if before != settings:
+            raise EvaluationError(
+                f"{self.folder}: it holds an evaluation with other settings "
+                f"({_difference(before, settings)}); choose another folder, or --restart to "
+                "throw its results away"
+            )
+
+    def _clear(self) -> None:
+        for name in _FILES:
+            (self.folder / name).unlink(missing_ok=True)
+
+    def _read(self) -> dict[Cell, CellResult]:
+        path = self.folder / "cells.jsonl"
+        finished: dict[Cell, CellResult] = {}
+        if not path.exists():
+            return finished
+        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+            try:
+                entry = json.loads(line)
+                result = CellResult(_from_json(entry["row"]), entry["curve"])
+                cell = Cell(*(result.row[name] for name in Cell._fields))
+            except (ValueError, KeyError, TypeError):
+                continue
+            if line.endswith("\n"):
+                finished[cell] = result
+        return finished
+
+    def _rewrite_cells(self) -> None:
+        lines = [_line(result) for result in self.finished.values()]
+        self._replace("cells.jsonl", lambda file: file.writelines(lines))
+
+    def _replace(self, name: str, write: Any) -> None:
+        temporary = self.folder / f".{name}.tmp"
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, self.folder / name)
+
+
+def _line(result: CellResult) -> str:
+    row = {key: None if value != value else value for key, value in result.row.items()}
+    return json.dumps({"row": row, "curve": result.curve}, allow_nan=False) + "\n"
+
+
+def _from_json(row: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN, so an undefined metric is stored as null."""
+    return {key: float("nan") if value is None else value for key, value in row.items()}
+
+
+def _difference(before: Any, now: Any, where: str = "") -> str:
+    """The first few places where two JSON values differ, in words."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        parts = [
+            _difference(before.get(key), now.get(key), f"{where}.{key}" if where else key)
+            for key in sorted({*before, *now})
+            if before.get(key) != now.get(key)
+        ]
+        return "; ".join(parts[:3])
+    return f"{where} was {before}, now it is {now}"

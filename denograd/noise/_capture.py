@@ -1,0 +1,300 @@
+"""Collect row contributions while the model's own backward pass runs.
+
+A forward hook on each module that has a rule remembers the module's input, in the graph
+of its output. When the backward pass reaches that output, the rule turns both into row
+contributions; when it has added up the gradient of a parameter, they are summed into the
+parameter's record. A forward pass that is never differentiated leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from denograd.noise._hooks import WeakHook
+from denograd.noise._record import GradientRecord
+from denograd.noise._rows import RowGradients, moments_of
+from denograd.noise._rules import NoiseRule, rule_for
+
+PENDING_PASSES = 4
+"""Backward passes whose contributions may wait for their parameter at one time."""
+
+
+class _Use(NamedTuple):
+    """One use of a parameter, as a backward pass came by."""
+
+    rows: RowGradients
+    energy: Tensor
+    epsilon: float
+
+
+class _Call(NamedTuple):
+    """One call of a module: what its rule needs later."""
+
+    module: nn.Module
+    rule: NoiseRule
+    inputs: tuple[Any, ...]
+    batch: int | None
+
+
+class _Incoming(NamedTuple):
+    """A gradient that is about to be added to one that is there already."""
+
+    gradient: Tensor
+    continues: bool
+    was_zero: Tensor | None
+
+
+@dataclass
+class _Entry:
+    """What is kept for one parameter."""
+
+    parameter: weakref.ref[Tensor]
+    hooked: bool = False
+    record: GradientRecord | None = None
+    incoming: _Incoming | None = None
+    mark: tuple[int, int] | None = None
+
+
+class NoiseCapture:
+    """Records of what made up the gradients since they were last reset.
+
+    Args:
+        parameters: the parameters to watch. Successive backward calls are told apart for
+            all of them.
+        model: the model that uses them. Where `rule_for` knows a module, rows are told
+            apart too. Dimension 0 of the model's first tensor argument counts the rows; a
+            module that is called with another number of rows is left out.
+
+    Example:
+        >>> layer = nn.Linear(3, 1)
+        >>> capture = NoiseCapture(layer.parameters(), layer)
+        >>> layer(torch.randn(8, 3)).mean().backward()
+        >>> capture.rows, [record.count for record in capture.records(layer.parameters())]
+        (8, [8, 8])
+    """
+
+    def __init__(self, parameters: Iterable[Tensor], model: nn.Module | None = None) -> None:
+        self._entries: dict[int, _Entry] = {}
+        self._passes: dict[int, dict[int, list[_Use]]] = {}
+        self._batches: list[int | None] = []
+        self._handles: list[RemovableHandle] = []
+        weakref.finalize(self, _remove_all, self._handles)
+        self.watch(parameters)
+        if model is not None:
+            self._attach(model)
+
+    def _attach(self, model: nn.Module) -> None:
+        covered = [(m, rule) for m in model.modules() if (rule := rule_for(m)) is not None]
+        for module, rule in covered:
+            hook = WeakHook(self, "_after_module", rule)
+            self._handles.append(module.register_forward_hook(hook, with_kwargs=True))
+        if covered:
+            before, after = WeakHook(self, "_before_model"), WeakHook(self, "_after_model")
+            self._handles.append(model.register_forward_pre_hook(before, with_kwargs=True))
+            self._handles.append(
+                model.register_forward_hook(after, with_kwargs=True, always_call=True)
+            )
+
+    def watch(self, parameters: Iterable[Tensor]) -> None:
+        """Watch more parameters; those that are watched already stay as they are."""
+        for parameter in parameters:
+            entry = self._entry(parameter)
+            if entry is None:
+                entry = self._entries[id(parameter)] = _Entry(weakref.ref(parameter))
+            self._hook(parameter, entry)
+
+    def detach(self) -> None:
+        """Take every hook off the model and its parameters, and forget all records."""
+        _remove_all(self._handles)
+        self._entries.clear()
+        self._passes.clear()
+
+    def clear(self) -> None:
+        """Forget all records, as after an optimizer's step."""
+        self._passes.clear()
+        for entry in self._entries.values():
+            entry.record = entry.incoming = entry.mark = None
+
+    def records(self, parameters: Iterable[Tensor]) -> Sequence[GradientRecord | None]:
+        """The record of each parameter, None where nothing was captured."""
+        entries = [self._entry(parameter) for parameter in parameters]
+        return [None if entry is None else entry.record for entry in entries]
+
+    @property
+    def rows(self) -> int:
+        """Rows of the batch, over all its backward calls; 0 if no module told."""
+        return max((e.record.rows for e in self._entries.values() if e.record), default=0)
+
+    def _entry(self, parameter: Tensor) -> _Entry | None:
+        entry = self._entries.get(id(parameter))
+        return entry if entry is not None and entry.parameter() is parameter else None
+
+    def _hook(self, parameter: Tensor, entry: _Entry) -> None:
+        # Frozen parameters take no hooks; they get theirs once they are thawed.
+        if entry.hooked or not parameter.requires_grad:
+            return
+        entry.hooked = True
+        before = WeakHook(self, "_before_accumulation", id(parameter))
+        after = WeakHook(self, "_after_accumulation")
+        self._handles.append(parameter.register_hook(before))
+        self._handles.append(parameter.register_post_accumulate_grad_hook(after))
+
+    def _before_model(self, model: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
+        self._batches.append(_batch_size((*args, *kwargs.values())))
+
+    def _after_model(self, model: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        if self._batches:
+            self._batches.pop()
+
+    def _after_module(
+        self,
+        rule: NoiseRule,
+        module: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        output: Any,
+    ) -> None:
+        if not isinstance(output, Tensor) or not output.requires_grad or output.dim() == 0:
+            return
+        wanted = False
+        for parameter in module._parameters.values():
+            entry = None if parameter is None else self._entry(parameter)
+            if parameter is not None and entry is not None and parameter.requires_grad:
+                self._hook(parameter, entry)
+                wanted = True
+        if not wanted:
+            return
+        inputs = tuple(
+            x.detach() if isinstance(x, Tensor) else x for x in (*args, *kwargs.values())
+        )
+        site = _Call(module, rule, inputs, self._batches[-1] if self._batches else None)
+        output.register_hook(WeakHook(self, "_at_output", site))
+
+    def _at_output(self, site: _Call, gradient: Tensor) -> None:
+        if gradient.is_sparse or gradient.shape[0] == 0:
+            return
+        epsilon = torch.finfo(gradient.dtype).eps
+        with _plain_arithmetic(gradient.device):
+            wide = _widened(gradient.detach())
+            contributions = site.rule(site.module, tuple(map(_widened, site.inputs)), wide)
+            energy = wide.square().sum()
+        uses = self._current_pass()
+        for name, rows in contributions.items():
+            parameter = site.module._parameters.get(name)
+            if parameter is None or self._entry(parameter) is None:
+                continue
+            if site.batch is not None and rows.rows != site.batch:
+                continue
+            uses.setdefault(id(parameter), []).append(_Use(rows, energy, epsilon))
+
+    def _current_pass(self) -> dict[int, list[_Use]]:
+        """Uses met in the backward pass that is running, by the parameter's id."""
+        task = torch._C._current_graph_task_id()
+        if task not in self._passes:
+            # torch.autograd.grad comes by outputs without ever reaching the parameters.
+            while len(self._passes) >= PENDING_PASSES:
+                del self._passes[next(iter(self._passes))]
+            self._passes[task] = {}
+        return self._passes[task]
+
+    def _before_accumulation(self, key: int, gradient: Tensor) -> None:
+        entry = self._entries.get(key)
+        parameter = None if entry is None else entry.parameter()
+        if entry is None or parameter is None:
+            return
+        entry.incoming = None
+        old = parameter.grad
+        if old is None or old.is_sparse or gradient.is_sparse:
+            return
+        continues = entry.record is not None and entry.mark == _mark(old)
+        with _plain_arithmetic(old.device):
+            if continues and entry.record is not None:
+                if entry.record.calls == 1 and entry.record.rows == 0:
+                    entry.record.begin_calls(old.detach())
+                was_zero = None
+            else:
+                # Set to zero, or changed in some other way: only the device knows.
+                was_zero = (old == 0).all()
+        entry.incoming = _Incoming(gradient.detach(), continues, was_zero)
+
+    def _after_accumulation(self, parameter: Tensor) -> None:
+        entry = self._entry(parameter)
+        if entry is None:
+            return
+        found = self._passes.get(torch._C._current_graph_task_id())
+        uses = None if found is None else found.pop(id(parameter), None)
+        incoming, entry.incoming = entry.incoming, None
+        gradient = parameter.grad
+        if gradient is None or gradient.is_sparse or gradient.is_complex():
+            entry.record = None
+            return
+        if incoming is None:
+            record = GradientRecord()
+        elif incoming.continues and entry.record is not None:
+            record = entry.record
+        else:
+            record = GradientRecord(incoming.was_zero)
+        with _plain_arithmetic(gradient.device):
+            moments = None if uses is None else moments_of([use.rows for use in uses])
+            if uses is None or moments is None:
+                record.add_call(None if incoming is None else incoming.gradient)
+            else:
+                energy = torch.stack([use.energy for use in uses]).sum()
+                epsilon = max(use.epsilon for use in uses)
+                epsilon = max(epsilon, torch.finfo(gradient.dtype).eps)
+                rows = uses[0].rows.rows
+                record.add_rows(moments, rows, energy, epsilon, gradient.detach())
+        entry.record, entry.mark = record, _mark(gradient)
+
+
+def _mark(gradient: Tensor) -> tuple[int, int]:
+    """Changes whenever a gradient is replaced or written to."""
+    return gradient.data_ptr(), gradient._version
+
+
+def _widened(value: Any) -> Any:
+    """Half precision as float32, and anything else as it is."""
+    if isinstance(value, Tensor) and value.is_floating_point() and value.element_size() < 4:
+        return value.float()
+    return value
+
+
+def _batch_size(values: Iterable[Any]) -> int | None:
+    """Dimension 0 of the first tensor that has one, looking into containers."""
+    for value in values:
+        if isinstance(value, Tensor):
+            found = value.shape[0] if value.dim() else None
+        elif isinstance(value, Mapping):
+            found = _batch_size(value.values())
+        elif isinstance(value, (list, tuple)):
+            found = _batch_size(value)
+        else:
+            found = None
+        if found is not None:
+            return found
+    return None
+
+
+@contextmanager
+def _plain_arithmetic(device: torch.device) -> Iterator[None]:
+    """No graph, and no lowered precision if the backward pass runs under autocast."""
+    with torch.no_grad():
+        if torch.is_autocast_enabled(device.type):
+            with torch.autocast(device.type, enabled=False):
+                yield
+        else:
+            yield
+
+
+def _remove_all(handles: list[RemovableHandle]) -> None:
+    for handle in handles:
+        handle.remove()
+    handles.clear()

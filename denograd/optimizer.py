@@ -1,0 +1,471 @@
+"""The optimizer that denoises gradients before another optimizer steps with them."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, overload
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from denograd._checkpoint import cloned, pack, unpack
+from denograd._checks import (
+    check_base,
+    check_count,
+    check_model,
+    check_parameter,
+    parameter_names,
+)
+from denograd._clean import Cleaned, clean
+from denograd._flat import Active, FlatGroup, FlatGroups, Piece
+from denograd.audit import AuditLog
+from denograd.denoisers import Context, Denoiser, IdentityDenoiser, resolve_denoiser
+from denograd.noise import NoiseCapture, noise_variance
+
+_CARRIED = ("base", "denoiser", "audit", "_model", "_total_steps", "_dataset_size", "_steps")
+"""Attributes that a copy or a pickle takes along as they are."""
+
+
+class _Work(NamedTuple):
+    """One flat group on its way through a step."""
+
+    group: FlatGroup
+    before: Tensor
+    noise_known: Tensor
+    cleaned: Cleaned
+
+
+class DenoGrad(Optimizer):
+    """Denoise each gradient, let ``base`` step with it, then scale the step it took.
+
+    With ``p`` the parameters and ``lr`` the learning rate of their group, a step is::
+
+        cleaned, gain, decay = denoiser(p.grad, noise, p)
+        p_base = p after base's step with cleaned
+        p <- p + gain (p_base - p) - lr decay p
+
+    After it, ``p.grad`` holds the cleaned gradient. ``param_groups`` and ``defaults`` are
+    the base's own, so learning-rate schedulers may be built around either of the two. A
+    group with ``"denoise": False`` is left to the base, and so are parameters without a
+    gradient. In a group with ``maximize=True`` the denoiser sees the negative gradient, the
+    gradient of what is minimized. A group without ``"lr"`` gets no extra decay.
+
+    How noisy a gradient is within the batch is measured during the model's own backward
+    pass where ``model`` is given (`denograd.noise`), and from successive backward calls
+    when gradients are accumulated. A layer whose numbers are not finite keeps its plain
+    gradient; `fallbacks` counts them.
+
+    Args:
+        base: any `torch.optim.Optimizer` that needs one gradient a step; reachable as
+            ``optimizer.base``.
+        denoiser: name of a shipped denoiser, ``"identity"``, path to saved weights, or an
+            instance.
+        model: the model that owns the parameters. Dimension 0 of its input counts the rows
+            of the batch.
+        total_steps: steps the whole run will take, if known.
+        dataset_size: rows of the training set, if known.
+
+    Raises:
+        TypeError: ``base`` is no optimizer or evaluates the loss several times a step
+            (`torch.optim.LBFGS`), is a DenoGrad itself, or has complex parameters;
+            ``model`` is no module.
+        ValueError: ``model`` shares no parameter with ``base``; ``base`` is
+            differentiable; a count is not a whole number of at least 1.
+
+    Example:
+        >>> model = nn.Linear(3, 1)
+        >>> base = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> optimizer = DenoGrad(base, denoiser="identity", model=model, total_steps=100)
+        >>> loss = model(torch.ones(8, 3)).square().mean()
+        >>> loss.backward()
+        >>> optimizer.step()
+        >>> optimizer.zero_grad()
+    """
+
+    def __init__(
+        self,
+        base: Optimizer,
+        denoiser: str | Path | Denoiser = "default",
+        *,
+        model: nn.Module | None = None,
+        total_steps: int | None = None,
+        dataset_size: int | None = None,
+    ) -> None:
+        if isinstance(base, DenoGrad):
+            raise TypeError(
+                "DenoGrad: base is a DenoGrad already; wrap its base optimizer instead"
+            )
+        self.base = check_base(base)
+        self.total_steps = total_steps
+        self.dataset_size = dataset_size
+        self._model = check_model(model, base)
+        self._check_parameters()
+        self.denoiser: Denoiser = resolve_denoiser(denoiser)
+        self.audit = AuditLog()
+        self._steps = 0
+        self._begin()
+        self.attach_capture(model)
+
+    def _begin(self) -> None:
+        """Set up what no copy or pickle carries."""
+        self._optimizer_step_pre_hooks = OrderedDict()
+        self._optimizer_step_post_hooks = OrderedDict()
+        self._optimizer_state_dict_pre_hooks = OrderedDict()
+        self._optimizer_state_dict_post_hooks = OrderedDict()
+        self._optimizer_load_state_dict_pre_hooks = OrderedDict()
+        self._optimizer_load_state_dict_post_hooks = OrderedDict()
+        self._warned_capturable_if_run_uncaptured = True
+        self._patch_step_function()
+        self._flat = FlatGroups(self._denoiser_for)
+        self._converted: dict[
+            tuple[torch.device, torch.dtype], tuple[tuple[int, ...], Denoiser]
+        ] = {}
+        self._step_numbers: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+        self._fallbacks: dict[torch.device, Tensor] = {}
+        self._fallbacks_loaded = 0
+        self._capture: NoiseCapture | None = None
+
+    # What belongs to the base.
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:  # type: ignore[override]
+        """The base's own list of parameter groups."""
+        return self.base.param_groups
+
+    @param_groups.setter
+    def param_groups(self, groups: list[dict[str, Any]]) -> None:
+        self.base.param_groups = groups
+
+    @property
+    def defaults(self) -> dict[str, Any]:  # type: ignore[override]
+        """The base's own defaults."""
+        return self.base.defaults
+
+    @defaults.setter
+    def defaults(self, defaults: dict[str, Any]) -> None:
+        self.base.defaults = defaults
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Reset the gradients of all parameters, as the base does."""
+        self.base.zero_grad(set_to_none=set_to_none)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group to the base; ``denoise=False`` in it leaves it to the base alone."""
+        self.base.add_param_group(param_group)
+        try:
+            self._check_parameters()
+        except (TypeError, RuntimeError):
+            self.base.param_groups.pop()
+            raise
+        if self._capture is not None:
+            self._capture.watch(self._parameters())
+
+    # What is known about the run.
+
+    @property
+    def total_steps(self) -> int | None:
+        """Steps the whole run will take, or None."""
+        return self._total_steps
+
+    @total_steps.setter
+    def total_steps(self, value: int | None) -> None:
+        self._total_steps = check_count("total_steps", value)
+
+    @property
+    def dataset_size(self) -> int | None:
+        """Rows of the training set, or None."""
+        return self._dataset_size
+
+    @dataset_size.setter
+    def dataset_size(self, value: int | None) -> None:
+        self._dataset_size = check_count("dataset_size", value)
+
+    @property
+    def fallbacks(self) -> int:
+        """How often a layer kept its plain gradient; reading it waits for the device."""
+        return self._fallbacks_loaded + sum(int(count) for count in self._fallbacks.values())
+
+    @property
+    def state(self) -> defaultdict[Tensor, Any]:  # type: ignore[override]
+        """The denoiser's statistics of each parameter: views, by ``element`` and ``layer``.
+
+        The base's own state is ``optimizer.base.state``.
+        """
+        pieces: defaultdict[Tensor, Any] = defaultdict(dict)
+        pieces.update(self._flat.pieces())
+        return pieces
+
+    @state.setter
+    def state(self, pieces: dict[Tensor, Any]) -> None:
+        self._flat.replace(dict(pieces))
+
+    def attach_capture(self, model: nn.Module | None = None) -> None:
+        """Measure noise in backward passes from now on.
+
+        Args:
+            model: the model whose modules tell the rows of a batch apart; None to tell
+                apart successive backward calls only.
+        """
+        self._model = check_model(model, self.base)
+        self.detach_capture()
+        self._capture = NoiseCapture(self._parameters(), model)
+
+    def detach_capture(self) -> None:
+        """Take all hooks off the model and the parameters; no noise is measured any more."""
+        if self._capture is not None:
+            self._capture.detach()
+        self._capture = None
+
+    # The step.
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Take one step.
+
+        Args:
+            closure: evaluates the loss and its gradients; called once, before anything.
+
+        Returns:
+            what the closure returned.
+
+        Raises:
+            TypeError: a parameter is complex.
+            RuntimeError: a gradient is sparse.
+            ValueError: the denoiser returned a tensor of the wrong shape.
+        """
+        loss: float | None = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        with torch.no_grad():
+            self._step()
+        return loss
+
+    def _step(self) -> None:
+        active = self._active()
+        audited = self.audit.due(self._steps)
+        work: list[_Work] = []
+        if active and (audited or not isinstance(self.denoiser, IdentityDenoiser)):
+            known = self._parameters()
+            work = [self._denoise(group) for group in self._flat.of(active, known)]
+            if audited:
+                self._record(work)
+        for group, _, _, cleaned in work:
+            if cleaned.changed:
+                gradient = group.flipped(cleaned.result.gradient)
+                torch._foreach_copy_(_gradients(group), group.cut(gradient))
+        self.base.step()
+        for group, before, _, cleaned in work:
+            self._scale_update(group, cleaned, before)
+            group.state = cleaned.result.state
+            count = cleaned.fell_back.sum()
+            if group.device in self._fallbacks:
+                count += self._fallbacks[group.device]
+            self._fallbacks[group.device] = count
+        if self._capture is not None:
+            self._capture.clear()
+            self._capture.watch(member.parameter for member in active)
+        self._steps += 1
+        for number in self._step_numbers.values():
+            number += 1
+
+    def _active(self) -> list[Active]:
+        active = []
+        for index, group in enumerate(self.param_groups):
+            if not group.get("denoise", True):
+                continue
+            sign = -1.0 if group.get("maximize", False) else 1.0
+            for p in group["params"]:
+                if p.grad is None or not p.requires_grad or p.numel() == 0:
+                    continue
+                if p.is_complex() or p.grad.layout != torch.strided:
+                    check_parameter(p, parameter_names(self.param_groups, self._model)[p])
+                active.append(Active(p, index, sign))
+        return active
+
+    def _denoise(self, group: FlatGroup) -> _Work:
+        gradient = group.join(_gradients(group))
+        parameter = group.join(group.parameters)
+        if self._capture is None:
+            noise, known = torch.zeros_like(gradient), torch.zeros_like(group.counts)
+        else:
+            records = self._capture.records(group.parameters)
+            noise, known = noise_variance(gradient, group.layout, records)
+        denoiser = self._denoiser_for(group.device, group.dtype)
+        context = self._context(group, known)
+        cleaned = clean(
+            denoiser, group.flipped(gradient), noise, parameter, group.state, context
+        )
+        return _Work(group, parameter, known, cleaned)
+
+    def _context(self, group: FlatGroup, noise_known: Tensor) -> Context:
+        key = (group.device, group.dtype)
+        if key not in self._step_numbers:
+            self._step_numbers[key] = group.scalar(float(self._steps))
+        rows = 0 if self._capture is None else self._capture.rows
+        return Context(
+            layout=group.layout,
+            counts=group.counts,
+            noise_known=noise_known,
+            step=self._step_numbers[key],
+            total_steps=group.scalar(float(self.total_steps or 0)),
+            rows=group.scalar(float(self.dataset_size or 0)),
+            batch_size=group.scalar(float(rows)),
+        )
+
+    def _scale_update(self, group: FlatGroup, cleaned: Cleaned, before: Tensor) -> None:
+        gain, decay = cleaned.result.gain, cleaned.result.decay
+        if gain is None and decay is None:
+            return
+        after = group.join(group.parameters)
+        # lerp is exact where the gain is 1, so a layer that fell back follows the base.
+        update = after if gain is None else torch.lerp(before, after, gain)
+        if decay is not None:
+            rates = {index: self._learning_rate(group, index) for index in set(group.groups)}
+            rate = torch.stack([rates[index] for index in group.groups])
+            update = update - group.layout.spread(rate * decay) * before
+        torch._foreach_copy_(group.parameters, group.cut(update))
+
+    def _learning_rate(self, group: FlatGroup, index: int) -> Tensor:
+        rate = self.param_groups[index].get("lr", 0.0)
+        if isinstance(rate, Tensor):
+            return rate.to(group.device, group.dtype, non_blocking=True).reshape(())
+        return group.scalar(float(rate))
+
+    def _record(self, work: Sequence[_Work]) -> None:
+        names = parameter_names(self.param_groups, self._model)
+        for group, _, noise_known, cleaned in work:
+            self.audit.record(
+                self._steps,
+                [names[p] for p in group.parameters],
+                self.denoiser.coefficient_names,
+                group.layout,
+                cleaned.plain,
+                cleaned.result,
+                noise_known,
+                cleaned.fell_back,
+            )
+
+    def _denoiser_for(self, device: torch.device, dtype: torch.dtype) -> Denoiser:
+        """The denoiser itself, or a copy of it where its weights are elsewhere."""
+        if not isinstance(self.denoiser, nn.Module):
+            return self.denoiser
+        weights = list(self.denoiser.parameters())
+        if all(w.device == device and w.dtype == dtype for w in weights):
+            return self.denoiser
+        versions = tuple(w._version for w in weights)
+        if self._converted.get((device, dtype), ((), None))[0] != versions:
+            converted = copy.deepcopy(self.denoiser).to(device, dtype)
+            self._converted[device, dtype] = (versions, converted)
+        return self._converted[device, dtype][1]
+
+    # Saving and copying.
+
+    def state_dict(self) -> dict[str, Any]:
+        """The base's ``state`` and ``param_groups``, and what `DenoGrad` adds to them.
+
+        The key ``denograd`` holds a dict: ``schema``, ``step``, ``total_steps``,
+        ``dataset_size``, ``fallbacks``, and ``parameters``, the denoiser's statistics by
+        the index that the parameter has in ``param_groups``.
+        """
+        for before in self._optimizer_state_dict_pre_hooks.values():
+            before(self)
+        saved = dict(self.base.state_dict())
+        saved["denograd"] = pack(
+            self._parameters(),
+            self._flat.pieces(),
+            step=self._steps,
+            total_steps=self.total_steps,
+            dataset_size=self.dataset_size,
+            fallbacks=self.fallbacks,
+        )
+        for after in self._optimizer_state_dict_post_hooks.values():
+            saved = after(self, saved) or saved
+        return saved
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on where a saved run stopped.
+
+        Args:
+            state_dict: from `state_dict`, or from a plain base optimizer; the denoiser's
+                statistics then start fresh, with a `UserWarning`. Counts of the saved run
+                replace those given at construction.
+
+        Raises:
+            ValueError: the statistics are of another schema, another denoiser or other
+                parameters; nothing has been changed.
+        """
+        state_dict = dict(state_dict)
+        for before in self._optimizer_load_state_dict_pre_hooks.values():
+            state_dict = before(self, state_dict) or state_dict
+        own = state_dict.pop("denograd", None)
+        pieces = {} if own is None else unpack(own, self._parameters(), self.denoiser)
+        self.base.load_state_dict(state_dict)
+        if own is None:
+            warnings.warn(
+                "DenoGrad: this is the state dict of a plain optimizer; the denoiser's "
+                "statistics start fresh",
+                UserWarning,
+                stacklevel=2,
+            )
+            own = {}
+        self._restart(own.get("step", 0), own.get("fallbacks", 0), pieces)
+        self.total_steps = own.get("total_steps") or self.total_steps
+        self.dataset_size = own.get("dataset_size") or self.dataset_size
+        for after in self._optimizer_load_state_dict_post_hooks.values():
+            after(self)
+
+    def _restart(self, steps: int, fallbacks: int, pieces: dict[Tensor, Piece]) -> None:
+        self._steps, self._fallbacks_loaded = steps, fallbacks
+        self._fallbacks.clear()
+        self._step_numbers.clear()
+        self._flat.replace(pieces)
+        if self._capture is not None:
+            self._capture.clear()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            **{name: self.__dict__[name] for name in _CARRIED},
+            "pieces": {p: cloned(piece) for p, piece in self._flat.pieces().items()},
+            "fallbacks": self.fallbacks,
+            "captures": self._capture is not None,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update({name: state[name] for name in _CARRIED})
+        self._begin()
+        self._restart(self._steps, state["fallbacks"], state["pieces"])
+        # A model that holds its optimizer is copied around it, and is not whole yet.
+        if self._model is not None and "_modules" not in self._model.__dict__:
+            warnings.warn(
+                "DenoGrad: the copy is part of its own model; call attach_capture(model) on "
+                "it to measure noise within the batch",
+                UserWarning,
+                stacklevel=2,
+            )
+            self._model = None
+        elif state["captures"]:
+            self.attach_capture(self._model)
+
+    def _parameters(self) -> list[Tensor]:
+        return [p for group in self.param_groups for p in group["params"]]
+
+    def _check_parameters(self) -> None:
+        names = parameter_names(self.param_groups, self._model)
+        for group in self.param_groups:
+            for p in group["params"] if group.get("denoise", True) else ():
+                check_parameter(p, names[p])
+
+
+def _gradients(group: FlatGroup) -> list[Tensor]:
+    return [p.grad for p in group.parameters if p.grad is not None]

@@ -1,0 +1,123 @@
+"""A model run for many tasks at once, its parameters one flat vector a task."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, vmap
+from torch.nn import functional as F
+
+from denograd.denoisers import Layout
+from denograd.meta.task import TaskBatch
+from denograd.models import TabularModel
+
+
+class BatchedModel:
+    """A `TabularModel` whose parameters carry a leading task dimension.
+
+    Args:
+        template: the architecture; its own weights are not used.
+
+    Example:
+        >>> from denograd.models import SoftTree
+        >>> model = BatchedModel(SoftTree(4, 2, depth=1))
+        >>> flat = torch.zeros(3, model.layout.total)
+        >>> masks = torch.ones(3, 4, dtype=torch.bool), torch.ones(3, 2, dtype=torch.bool)
+        >>> model.predict(flat, torch.zeros(3, 7, 4), *masks).shape
+        torch.Size([3, 7, 2])
+    """
+
+    def __init__(self, template: TabularModel) -> None:
+        self.template = template
+        named = dict(template.named_parameters())
+        self.names = list(named)
+        self.shapes = [p.shape for p in named.values()]
+        self.layout = Layout.of(list(named.values()))
+
+    def initial(self, tasks: TaskBatch) -> Tensor:
+        """New initial weights ``(T, N)`` from torch's global generator; padding is 0."""
+        drawn = []
+        for i in range(len(tasks)):
+            self.template.reset_parameters(int(tasks.features[i]))
+            drawn.append(torch.cat([p.detach().flatten() for p in self.template.parameters()]))
+        return torch.stack(drawn).to(tasks.x_train.dtype) * self.element_mask(tasks)
+
+    def element_mask(self, tasks: TaskBatch) -> Tensor:
+        """1 for the elements that belong to real features and classes, ``(T, N)``."""
+        rows = []
+        for i in range(len(tasks)):
+            masks = self.template.padding_masks(tasks.feature_mask[i], tasks.class_mask[i])
+            parts = [
+                masks[name].flatten() if name in masks else torch.ones(math.prod(shape))
+                for name, shape in zip(self.names, self.shapes, strict=True)
+            ]
+            rows.append(torch.cat([part.to(tasks.x_train.dtype) for part in parts]))
+        return torch.stack(rows)
+
+    def predict(self, flat: Tensor, x: Tensor, feature_mask: Tensor, class_mask: Tensor) -> Tensor:
+        """Class scores, ``(T, N)`` and ``(T, b, F)`` to ``(T, b, C)``."""
+        parts = self.layout.split(flat)
+        parameters = {
+            name: part.reshape(part.shape[0], *shape)
+            for name, part, shape in zip(self.names, parts, self.shapes, strict=True)
+        }
+
+        def single(p: dict[str, Tensor], x: Tensor, fm: Tensor, cm: Tensor) -> Tensor:
+            return functional_call(self.template, p, (x, fm, cm))
+
+        return vmap(single)(parameters, x, feature_mask, class_mask)
+
+    def loss(
+        self, flat: Tensor, x: Tensor, y: Tensor, feature_mask: Tensor, class_mask: Tensor
+    ) -> Tensor:
+        """Mean cross-entropy of each task in nats, ``(T,)``; rows labelled -100 don't count."""
+        logits = self.predict(flat, x, feature_mask, class_mask)
+        losses = F.cross_entropy(logits.movedim(-1, 1), y, reduction="none")
+        valid = (y >= 0).to(losses.dtype)
+        return (losses * valid).sum(-1) / valid.sum(-1)
+
+    def gradient(
+        self, flat: Tensor, x: Tensor, y: Tensor, tasks: TaskBatch, micro: int, *, graph: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradient of a batch and the variance of it within the batch.
+
+        The batch is cut into ``micro`` micro-batches; with ``h_k`` their gradients, the
+        gradient is their mean and its variance ``sum_k (h_k - mean)^2 / (micro (micro -
+        1))``.
+
+        Args:
+            flat: ``(T, N)``.
+            x: ``(T, b, F)``.
+            y: ``(T, b)``.
+            tasks: the tasks, for their masks.
+            micro: number of micro-batches, a divisor of ``b``; ``b`` itself for per-sample
+                gradients, 1 for no variance at all (it is 0 then).
+            graph: whether the result can be differentiated again.
+
+        Returns:
+            gradient ``(T, N)``, variance ``(T, N)`` and loss ``(T,)``.
+        """
+        count, batch = y.shape
+        lanes = flat.unsqueeze(1).expand(-1, micro, -1).flatten(0, 1)
+        if not graph:
+            lanes = lanes.detach().requires_grad_()
+        elif not lanes.requires_grad:
+            lanes.requires_grad_()
+
+        def cut(t: Tensor) -> Tensor:
+            return t.reshape(count * micro, batch // micro, *t.shape[2:])
+
+        def repeated(mask: Tensor) -> Tensor:
+            return mask.repeat_interleave(micro, dim=0)
+
+        with torch.enable_grad():
+            losses = self.loss(
+                lanes, cut(x), cut(y), repeated(tasks.feature_mask), repeated(tasks.class_mask)
+            )
+            (gradients,) = torch.autograd.grad(losses.sum(), lanes, create_graph=graph)
+        gradients = gradients.reshape(count, micro, -1)
+        mean = gradients.mean(1)
+        variance = (gradients - mean.unsqueeze(1)).square().sum(1) / max(micro * (micro - 1), 1)
+        return mean, variance, losses.detach().reshape(count, micro).mean(1)

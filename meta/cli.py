@@ -1,0 +1,211 @@
+"""`denograd meta-train`: from paths and options to a run with a live view."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from denograd.baselines import BaselineError, control_settings
+from denograd.data import TableError, TableWarning
+from denograd.meta import trainer as training
+from denograd.meta.episode import EpisodeDistribution
+from denograd.meta.family import MixedFamily, PriorFamily, TableFamily, TaskFamily
+from denograd.meta.tables import SourceTable, load_sources
+from denograd.meta.trainer import MetaTrainer, MetaTrainingError, TrainerConfig
+from denograd.meta.validation import MetaValidation
+from denograd.models import FeatureAttention, SoftTree
+
+MODELS = {"soft_tree": SoftTree, "attention": FeatureAttention}
+VALIDATION_SHARE = 0.25
+"""Share of a user's tables that is kept for meta-validation, if there are four or more."""
+
+
+def run_meta_training(
+    *,
+    tasks: Sequence[str],
+    out: Path,
+    target: str | None = None,
+    minutes: float | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    resume: bool = False,
+    models: Sequence[str] = ("soft_tree", "attention"),
+    task_count: int = 24,
+    max_rows: int = 256,
+) -> Path:
+    """Meta-train a denoiser on the prior, on tables, or on both, half each.
+
+    With four tables or more, a quarter of them (at least one) is never trained on and
+    picks the weights to keep; with fewer, the last weights are kept and it says so.
+
+    Args:
+        tasks: the word ``prior``, and CSV or Parquet files or folders of them.
+        out: folder for the denoiser, checkpoints and logs.
+        target: name of the label's column in each table; default: the last.
+        minutes: time to train.
+        steps: meta-steps to train; default, if no minutes are given either: 1,000.
+        seed: of everything drawn.
+        resume: go on with the run that ``out`` holds.
+        models: architectures to train on.
+        task_count: tasks in a meta-step.
+        max_rows: most training rows of a task.
+
+    Returns:
+        the saved denoiser.
+
+    Raises:
+        TableError: a table, or the list of tasks, cannot be used.
+        MetaTrainingError: the output folder is in use or holds another run, or an
+            option makes no sense.
+    """
+    _check(models, minutes, steps, task_count, max_rows)
+    if minutes is None and steps is None:
+        steps = 1000
+    console = Console(stderr=True)
+    sources = _sources(list(tasks), target, console)
+    train, validate = _split(sources, seed)
+    largest = max((len(t.labels) for t in train), default=10**9)
+    max_rows = min(max_rows, largest - 20)
+    if max_rows < 16:
+        raise TableError(
+            f"the largest table to train on has {largest} rows; meta-training needs one of 36 or "
+            "more: 16 to train on and 20 to judge by"
+        )
+    families: list[tuple[TaskFamily, float]] = []
+    if "prior" in tasks:
+        families.append((PriorFamily(), 0.5))
+    if train:
+        families.append((TableFamily(train), 0.5))
+    distribution = EpisodeDistribution(models=tuple(models), tasks=task_count, rows=(16, max_rows))
+    config = TrainerConfig(seed=seed, steps=steps, minutes=minutes)
+    trainer = MetaTrainer(
+        MixedFamily(families),
+        distribution,
+        config,
+        out,
+        validation=_validation(validate, models, console),
+        card={
+            "command": shlex.join(["denograd", *sys.argv[1:]]),
+            "data_sets": {
+                "meta_train": [*(["synthetic prior"] if "prior" in tasks else [])]
+                + [t.name for t in train],
+                "meta_validation": [t.name for t in validate],
+            },
+            "base": {"name": "adamw", "lr": 0.01, "weight_decay": 0.0},
+        },
+    )
+    torch.set_num_threads(1)
+    _run(trainer, resume, console)
+    saved = out / "denoiser.safetensors"
+    console.print(
+        f"Saved [bold]{saved}[/bold]; use it with DenoGrad(base, denoiser={str(saved)!r})"
+    )
+    return saved
+
+
+def _check(
+    models: Sequence[str], minutes: float | None, steps: int | None, tasks: int, rows: int
+) -> None:
+    unknown = [name for name in models if name not in MODELS]
+    if unknown or not models:
+        raise MetaTrainingError(
+            f"--models {','.join(models) or '(empty)'}: choose from {', '.join(MODELS)}"
+        )
+    for name, value in {"minutes": minutes, "steps": steps}.items():
+        if value is not None and value <= 0:
+            raise MetaTrainingError(f"--{name} {value:g}: it must be above 0")
+    if tasks < 1 or rows < 16:
+        raise MetaTrainingError(
+            f"task_count={tasks}, max_rows={rows}: use at least 1 task and 16 rows"
+        )
+
+
+def _sources(tasks: list[str], target: str | None, console: Console) -> list[SourceTable]:
+    paths = [task for task in tasks if task != "prior"]
+    if not tasks:
+        raise TableError("--tasks is empty; give 'prior', files or folders of tables")
+    if not paths:
+        return []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", TableWarning)
+        sources, errors = load_sources(paths, target)
+    for warning in caught:
+        console.print(f"note: {warning.message}", style="dim", highlight=False)
+    for message in errors.values():
+        console.print(f"left out: {message}", style="yellow", highlight=False)
+    console.print(f"{len(sources)} tables can be used, {len(errors)} cannot")
+    return sources
+
+
+def _split(sources: list[SourceTable], seed: int) -> tuple[list[SourceTable], list[SourceTable]]:
+    if len(sources) < 4:
+        return sources, []
+    order = np.random.default_rng([seed, 4]).permutation(len(sources))
+    kept = max(1, round(VALIDATION_SHARE * len(sources)))
+    chosen = set(order[:kept].tolist())
+    train = [t for i, t in enumerate(sources) if i not in chosen]
+    return train, [t for i, t in enumerate(sources) if i in chosen]
+
+
+def _validation(
+    tables: list[SourceTable], models: Sequence[str], console: Console
+) -> MetaValidation | None:
+    if not tables:
+        console.print(
+            "note: fewer than four tables, so none is kept for meta-validation and the last "
+            "weights are saved",
+            style="yellow",
+        )
+        return None
+    validation = MetaValidation(tables, {name: MODELS[name] for name in models}, seeds=1)
+    if not validation.cells:
+        console.print(
+            "note: the tables kept for meta-validation have fewer than 116 rows; the last "
+            "weights are saved",
+            style="yellow",
+        )
+        return None
+    try:
+        for name in models:
+            control_settings(name, validation.steps)
+    except BaselineError as error:
+        raise MetaTrainingError(str(error)) from error
+    return validation
+
+
+def _run(trainer: MetaTrainer, resume: bool, console: Console) -> None:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[figures]}"),
+    )
+    with Progress(*columns, console=console) as bar:
+        line = bar.add_task("meta-training", total=1.0, figures="")
+
+        def show(progress: training.Progress, figures: dict[str, float]) -> None:
+            text = (
+                f"step {progress.step}  meta-loss {figures['meta_loss']:+.3f}  "
+                f"{figures['task_steps_per_second']:.0f} task-steps/s"
+            )
+            if progress.skipped:
+                text += f"  {progress.skipped} left out"
+            if progress.history:
+                text += f"  validation/control {progress.history[-1]['ratio']:.3f}"
+            bar.update(line, completed=trainer.fraction(), figures=text)
+
+        progress = trainer.run(resume=resume, listener=show)
+    if trainer.fraction() < 1:
+        console.print(
+            f"Interrupted after {progress.step} meta-steps; go on with --resume", style="yellow"
+        )

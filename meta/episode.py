@@ -1,0 +1,229 @@
+"""One episode: a stacked batch of tasks and how the inner loop will train on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from denograd.meta.batched import BatchedModel
+from denograd.meta.family import TaskFamily
+from denograd.meta.task import TaskBatch
+from denograd.models import FeatureAttention, SoftTree, TabularModel
+
+
+@dataclass(frozen=True)
+class Episode:
+    """A batch of tasks with everything that an inner loop on them needs.
+
+    Attributes:
+        tasks: the tasks.
+        model: the architecture, batched.
+        description: the architecture in words.
+        initial: ``(T, N)``, initial weights.
+        batches: ``(steps, T, b)``, the training rows of each step.
+        micro: micro-batches that the noise is estimated from.
+        base: name of the base optimizer.
+        learning_rate: ``(T, 1)``.
+        weight_decay: decoupled decay of the base.
+        counts: ``(T, L)``, real elements of each layer.
+        noise_known: ``(T, L)``, whether the denoiser may see the noise within the batch.
+        total_steps, rows, batch_size: ``(T,)``, what the denoiser is told; 0 is unknown.
+    """
+
+    tasks: TaskBatch
+    model: BatchedModel
+    description: str
+    initial: Tensor
+    batches: Tensor
+    micro: int
+    base: str
+    learning_rate: Tensor
+    weight_decay: float
+    counts: Tensor
+    noise_known: Tensor
+    total_steps: Tensor
+    rows: Tensor
+    batch_size: Tensor
+
+    @property
+    def steps(self) -> int:
+        """Inner steps."""
+        return int(self.batches.shape[0])
+
+
+@dataclass(frozen=True)
+class EpisodeDistribution:
+    """What episodes are drawn from; ranges are drawn log-uniformly, ends included.
+
+    Attributes:
+        models: names of the architectures.
+        tasks: tasks in an episode.
+        rows: training rows of a task.
+        steps: inner steps.
+        max_features: widest table.
+        test_rows: held-out rows of a task.
+        learning_rate: of the base optimizer.
+        batch_sizes: one is drawn; no batch is larger than its smallest task.
+        hide_noise, hide_horizon, hide_rows: probabilities with which the denoiser is not
+            told a task's noise within the batch, its horizon, or its number of rows.
+    """
+
+    models: tuple[str, ...] = ("soft_tree", "attention")
+    tasks: int = 24
+    rows: tuple[int, int] = (16, 256)
+    steps: tuple[int, int] = (50, 300)
+    max_features: int = 36
+    test_rows: int = 128
+    learning_rate: tuple[float, float] = (3e-3, 3e-2)
+    batch_sizes: tuple[int, ...] = (8, 16, 32, 32, 32, 64)
+    hide_noise: float = 0.15
+    hide_horizon: float = 0.15
+    hide_rows: float = 0.15
+
+
+def draw_batches(
+    rng: np.random.Generator, rows: Sequence[int], steps: int, batch_size: int
+) -> Tensor:
+    """Row numbers of each batch, cut from a stream of reshuffled epochs, ``(steps, T, b)``."""
+    drawn = np.empty((len(rows), steps * batch_size), dtype=np.int64)
+    for i, n in enumerate(rows):
+        epochs = -(-steps * batch_size // n)
+        stream = np.tile(np.arange(n), (epochs, 1))
+        drawn[i] = rng.permuted(stream, axis=1).reshape(-1)[: steps * batch_size]
+    stacked = drawn.reshape(len(rows), steps, batch_size).swapaxes(0, 1)
+    return torch.from_numpy(np.ascontiguousarray(stacked))
+
+
+def draw_model(rng: np.random.Generator, name: str, width: int, classes: int) -> TabularModel:
+    """An architecture of a random size.
+
+    Raises:
+        ValueError: the name is not ``soft_tree`` or ``attention``.
+    """
+    if name == "soft_tree":
+        return SoftTree(width, classes, depth=int(rng.choice([2, 3, 3, 3, 4, 5])))
+    if name == "attention":
+        size = int(rng.choice([4, 8, 8, 12, 16]))
+        return FeatureAttention(width, classes, width=size, heads=int(rng.choice([1, 2, 2, 4])))
+    raise ValueError(f"draw_model: name={name!r}; use 'soft_tree' or 'attention'")
+
+
+def describe(model: TabularModel) -> str:
+    """The architecture in a few words."""
+    if isinstance(model, SoftTree):
+        return f"soft tree of depth {model.depth}"
+    if isinstance(model, FeatureAttention):
+        return f"attention of width {model.width}, {model.heads} heads"
+    return type(model).__name__
+
+
+def log_uniform(rng: np.random.Generator, bounds: tuple[float, float]) -> float:
+    """A number whose logarithm is uniform between two bounds."""
+    return float(np.exp(rng.uniform(np.log(bounds[0]), np.log(bounds[1]))))
+
+
+def draw_episode(
+    seed: Sequence[int], family: TaskFamily, distribution: EpisodeDistribution
+) -> Episode:
+    """Draw an episode; the same seed gives the same episode, whatever came before.
+
+    Args:
+        seed: whole numbers, for instance run seed and meta-step.
+        family: where the tasks come from.
+        distribution: what the rest is drawn from.
+    """
+    rng = np.random.default_rng(list(seed))
+    smallest = round(log_uniform(rng, distribution.rows))
+    largest = min(2 * smallest, distribution.rows[1])
+    steps = round(log_uniform(rng, distribution.steps))
+    max_features = int(rng.choice([8, 16, 24, distribution.max_features]))
+    tasks = TaskBatch.stack(
+        [
+            family.draw(
+                rng,
+                round(log_uniform(rng, (smallest, largest))),
+                distribution.test_rows,
+                max_features,
+            )
+            for _ in range(distribution.tasks)
+        ]
+    )
+    name = distribution.models[rng.integers(len(distribution.models))]
+    classes = int(tasks.classes.max())
+    template = draw_model(rng, name, tasks.x_train.shape[-1], classes)
+    batch_size = min(int(rng.choice(distribution.batch_sizes)), int(tasks.rows.min()))
+    micro = int(rng.choice([4, 4, 8]))
+    batch_size -= batch_size % micro
+    rates = [log_uniform(rng, distribution.learning_rate) for _ in range(len(tasks))]
+    hide = [distribution.hide_noise, distribution.hide_horizon, distribution.hide_rows]
+    told = (rng.random((3, len(tasks))) >= np.array([hide]).T).astype(np.float32)
+    noise, horizon, known_rows = torch.from_numpy(told)
+    return assemble_episode(
+        rng,
+        tasks,
+        template,
+        steps=steps,
+        batch_size=batch_size,
+        micro=micro,
+        base="adam",
+        learning_rate=torch.tensor(rates).unsqueeze(-1),
+        weight_decay=0.0,
+        told=(noise, horizon, known_rows),
+    )
+
+
+def assemble_episode(
+    rng: np.random.Generator,
+    tasks: TaskBatch,
+    template: TabularModel,
+    *,
+    steps: int,
+    batch_size: int,
+    micro: int,
+    base: str,
+    learning_rate: Tensor,
+    weight_decay: float,
+    told: tuple[Tensor, Tensor, Tensor] | None = None,
+) -> Episode:
+    """Draw initial weights and batches, and put an episode together.
+
+    Args:
+        rng: source of both.
+        tasks: the tasks.
+        template: the architecture.
+        steps: inner steps.
+        batch_size: rows of a batch.
+        micro: micro-batches that the noise is estimated from; divides ``batch_size``.
+        base: name of the base optimizer.
+        learning_rate: ``(T, 1)``.
+        weight_decay: decoupled decay of the base.
+        told: 1 or 0, ``(T,)`` each, whether the denoiser is told the noise, the horizon
+            and the number of rows; default: everything.
+    """
+    model = BatchedModel(template)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(rng.integers(2**62)))
+        initial = model.initial(tasks)
+    dtype = initial.dtype
+    ones = torch.ones(len(tasks), dtype=dtype)
+    noise, horizon, known_rows = (t.to(dtype) for t in (told or (ones, ones, ones)))
+    return Episode(
+        tasks=tasks,
+        model=model,
+        description=describe(template),
+        initial=initial,
+        batches=draw_batches(rng, tasks.rows.tolist(), steps, batch_size),
+        micro=micro,
+        base=base,
+        learning_rate=learning_rate.to(dtype),
+        weight_decay=weight_decay,
+        counts=model.layout.sum(model.element_mask(tasks)),
+        noise_known=noise.unsqueeze(-1).expand(-1, len(model.layout)),
+        total_steps=horizon * steps,
+        rows=known_rows * tasks.rows.to(dtype),
+        batch_size=known_rows * batch_size,
+    )

@@ -1,0 +1,146 @@
+"""Families of tasks: where a stacked batch of tasks comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from denograd.meta.prior import draw_prior_table
+from denograd.meta.tables import SourceTable
+from denograd.meta.task import Task, make_task
+
+
+class TaskFamily(Protocol):
+    """Something that tasks are drawn from."""
+
+    def draw(self, rng: np.random.Generator, rows: int, test_rows: int, max_features: int) -> Task:
+        """Draw one task.
+
+        Args:
+            rng: the only source of randomness.
+            rows: training rows.
+            test_rows: at most so many rows that training never sees.
+            max_features: at most so many features.
+        """
+        ...
+
+
+class PriorFamily:
+    """Tasks from random structural models; see `denograd.meta.prior`.
+
+    Args:
+        max_classes: largest number of classes.
+    """
+
+    def __init__(self, max_classes: int = 5) -> None:
+        self.max_classes = max_classes
+
+    def draw(self, rng: np.random.Generator, rows: int, test_rows: int, max_features: int) -> Task:
+        """Draw a task whose training rows show at least two classes."""
+        while True:
+            low = min(3, max_features)
+            n_features = int(round(np.exp(rng.uniform(np.log(low), np.log(max_features)))))
+            n_classes = 2 if rng.random() < 0.6 else int(rng.integers(2, self.max_classes + 1))
+            x, y = draw_prior_table(rng, rows + test_rows, n_features, n_classes)
+            if len(np.unique(y[:rows])) > 1 and np.ptp(x[:rows], axis=0).max() > 1e-3:
+                return make_task("prior", x[:rows], y[:rows], x[rows:], y[rows:], n_classes)
+
+
+class TableFamily:
+    """Tasks cut from real tables.
+
+    Each draw takes a table, a few of its classes if there are many, a subset of its
+    columns, new training and test rows and, now and then, wrong labels.
+
+    Args:
+        tables: the sources.
+        max_classes: tables with more classes lend a random subset of so many.
+        augment: whether to draw columns, classes and wrong labels at random. Without it
+            a task is the table itself, in a new order of rows.
+
+    Raises:
+        ValueError: no table was given.
+    """
+
+    def __init__(
+        self, tables: Sequence[SourceTable], max_classes: int = 5, augment: bool = True
+    ) -> None:
+        if not tables:
+            raise ValueError("TableFamily: tables is empty; give at least one table")
+        self.tables, self.max_classes, self.augment = list(tables), max_classes, augment
+
+    def draw(self, rng: np.random.Generator, rows: int, test_rows: int, max_features: int) -> Task:
+        """Draw a task whose training rows show at least two classes."""
+        large_enough = [t for t in self.tables if len(t.labels) >= rows + 20]
+        if not large_enough:
+            raise ValueError(
+                f"TableFamily: rows={rows}, but no table has {rows + 20} rows; "
+                "ask for fewer rows or give larger tables"
+            )
+        while True:
+            table = large_enough[rng.integers(len(large_enough))]
+            task = self.draw_from(rng, table, rows, test_rows, max_features)
+            if task is not None:
+                return task
+
+    def draw_from(
+        self,
+        rng: np.random.Generator,
+        table: SourceTable,
+        rows: int,
+        test_rows: int,
+        max_features: int,
+    ) -> Task | None:
+        """Draw a task from one table; None if the draw left too few rows or classes."""
+        labels, pool = table.labels, np.arange(len(table.labels))
+        limit = self.max_classes if self.augment else table.n_classes
+        if self.augment and table.n_classes > 2 and rng.random() < 0.3:
+            limit = int(rng.integers(2, self.max_classes + 1))
+        if table.n_classes > limit:
+            kept = rng.permutation(table.n_classes)[:limit]
+            pool = pool[np.isin(labels, kept)]
+        if len(pool) < rows + 10:
+            return None
+        # A large table is not permuted whole for a few rows.
+        take = rng.choice(pool, size=min(len(pool), rows + test_rows), replace=False)
+        _, y = np.unique(labels[take], return_inverse=True)
+        x = table.columns[take]
+        n_features = x.shape[1]
+        if self.augment:
+            if rng.random() < 0.5:
+                low = min(3, n_features)
+                width = np.exp(rng.uniform(np.log(low), np.log(n_features)))
+                n_features = int(round(width))
+            n_features = min(n_features, max_features)
+            x = x[:, rng.permutation(x.shape[1])[:n_features]]
+        n_classes = int(y.max()) + 1
+        varies = np.ptp(x[:rows], axis=0).max() > 1e-3
+        if n_classes < 2 or len(np.unique(y[:rows])) < 2 or not varies:
+            return None
+        if self.augment and rng.random() < 0.3:
+            flipped = rng.random(len(y)) < rng.uniform(0.0, 0.2)
+            y[flipped] = rng.integers(n_classes, size=int(flipped.sum()))
+            if len(np.unique(y[:rows])) < 2:
+                return None
+        x64 = x.astype(np.float64)
+        return make_task(table.name, x64[:rows], y[:rows], x64[rows:], y[rows:], n_classes)
+
+
+class MixedFamily:
+    """Tasks from several families, each with its share.
+
+    Args:
+        families: the families and their weights.
+    """
+
+    def __init__(self, families: Sequence[tuple[TaskFamily, float]]) -> None:
+        self.families = [family for family, _ in families]
+        weights = np.array([weight for _, weight in families], dtype=np.float64)
+        self.shares = weights / weights.sum()
+
+    def draw(self, rng: np.random.Generator, rows: int, test_rows: int, max_features: int) -> Task:
+        """Draw from one of the families, chosen by its share."""
+        family = self.families[rng.choice(len(self.families), p=self.shares)]
+        return family.draw(rng, rows, test_rows, max_features)

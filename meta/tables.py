@@ -1,0 +1,70 @@
+"""Real tables as sources of tasks: read and encoded once, kept in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from denograd.data import Encoder, Table, TableError, plan_columns, read_tables
+
+
+@dataclass(frozen=True)
+class SourceTable:
+    """A real table as numbers.
+
+    Attributes:
+        name: of the data set.
+        columns: ``(rows, features)``, encoded as the evaluation encodes training rows. A
+            draw standardises its own training rows anew.
+        labels: ``(rows,)``, classes ``0..n_classes-1``.
+    """
+
+    name: str
+    columns: NDArray[np.float32]
+    labels: NDArray[np.int64]
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes."""
+        return int(self.labels.max()) + 1
+
+
+def encode_source(table: Table) -> SourceTable:
+    """Encode a table for meta-training.
+
+    Raises:
+        TableError: no column of it can be used.
+    """
+    encoder = Encoder(plan_columns(table)).fit(table.features)
+    return SourceTable(table.name, encoder.transform(table.features), table.codes)
+
+
+def load_sources(
+    paths: Sequence[str], target: str | None = None
+) -> tuple[list[SourceTable], dict[str, str]]:
+    """Read and encode files, and the tables of folders.
+
+    Args:
+        paths: CSV or Parquet files, or folders of them.
+        target: name of the label's column in each; default: the last.
+
+    Returns:
+        the sources, and for each file that could not be used the reason.
+
+    Raises:
+        TableError: no file could be used.
+    """
+    tables, errors = read_tables(paths, target)
+    sources = []
+    for table in tables:
+        try:
+            sources.append(encode_source(table))
+        except TableError as error:
+            errors[table.name] = str(error)
+    if not sources:
+        reasons = "\n  ".join(errors.values())
+        raise TableError(f"none of the {len(errors)} tables can be used:\n  {reasons}")
+    return sources, errors

@@ -1,0 +1,99 @@
+"""Meta-train the denoiser that the package ships as `default`.
+
+Half of the tasks come from the synthetic prior, half from the real classification tables
+of `meta_train`; the weights are chosen on the tables of `meta_validation`. Neither holds a
+table that `denograd demo` shows, nor a copy of one. Runs for the given time on one core;
+killed, it goes on with `--resume`.
+
+    python scripts/meta_train_default.py --data ../shared/data --out runs/default --minutes 150
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from pathlib import Path
+
+import torch
+from _development_tables import SHOWN_BY_DEMO, classification_tables
+
+from denograd.denoisers import WienerDenoiser, load_denoiser
+from denograd.meta.episode import EpisodeDistribution
+from denograd.meta.family import MixedFamily, PriorFamily, TableFamily
+from denograd.meta.trainer import MetaTrainer, Progress, TrainerConfig
+from denograd.meta.validation import MetaValidation
+from denograd.models import FeatureAttention, SoftTree
+
+
+def main() -> None:
+    """Run the meta-training that the arguments describe."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder with catalog.csv")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=150.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--tasks", type=int, default=24, help="tasks in a meta-step")
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--from", dest="start", type=Path, help="weights to begin with")
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument(
+        "--ablate",
+        choices=["noise", "filter", "gains", "pooling"],
+        help="leave a part of the denoiser out",
+    )
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    train = classification_tables(arguments.data, "meta_train")
+    validate = classification_tables(arguments.data, "meta_validation")
+    family = MixedFamily([(PriorFamily(), 0.5), (TableFamily(train), 0.5)])
+    ablation: str | None = arguments.ablate
+    distribution = EpisodeDistribution(
+        tasks=arguments.tasks, hide_noise=1.0 if ablation == "noise" else 0.15
+    )
+    config = TrainerConfig(
+        seed=arguments.seed,
+        minutes=arguments.minutes,
+        learning_rate=arguments.learning_rate,
+        pooled=ablation != "pooling",
+        disabled=WienerDenoiser.PARTS[ablation] if ablation in WienerDenoiser.PARTS else (),
+    )
+    trainer = MetaTrainer(
+        family,
+        distribution,
+        config,
+        arguments.out,
+        validation=MetaValidation(validate, {"soft_tree": SoftTree, "attention": FeatureAttention}),
+        card={
+            "command": "python scripts/meta_train_default.py --data ../shared/data "
+            f"--out {arguments.out} --minutes {arguments.minutes:g} --seed {arguments.seed} "
+            f"--tasks {arguments.tasks} --learning-rate {arguments.learning_rate:g}"
+            + (f" --from {arguments.start}" if arguments.start else ""),
+            "data_sets": {
+                "meta_train": ["synthetic prior", *(t.name for t in train)],
+                "meta_validation": [t.name for t in validate],
+                "left_out": sorted(SHOWN_BY_DEMO),
+            },
+            "base": {"name": "adamw", "lr": 0.01, "weight_decay": 0.0},
+        },
+        start_from=load_denoiser(arguments.start) if arguments.start else None,
+    )
+    began = time.monotonic()
+
+    def report(progress: Progress, figures: dict[str, float]) -> None:
+        if progress.step % 20 == 0:
+            shown = "  ".join(f"{k} {v:.4g}" for k, v in figures.items())
+            minutes = (time.monotonic() - began) / 60
+            print(f"{minutes:6.1f} min  step {progress.step}  {shown}", flush=True)
+            if progress.history:
+                last = progress.history[-1]
+                print(f"    validation {last['ratio']:.4f}  wins {last['wins']:.3f}", flush=True)
+
+    trainer.run(resume=arguments.resume, listener=report)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    main()

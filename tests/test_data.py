@@ -1,0 +1,381 @@
+"""Reading, encoding and splitting tables, against hand-made files and plain numpy."""
+
+from __future__ import annotations
+
+import datetime
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from denograd.data import (
+    BUILTIN_NAMES,
+    ColumnPlan,
+    Encoder,
+    Table,
+    TableError,
+    TableWarning,
+    builtin_table,
+    check_size,
+    largest_size,
+    nested_split,
+    plan_columns,
+    read_table,
+    read_tables,
+)
+from denograd.data.dates import DateParts
+
+
+ROWS = 60
+
+
+def messy_frame() -> pd.DataFrame:
+    """A table with everything that a user's CSV may hold."""
+    rng = np.random.default_rng(0)
+    day = datetime.date(2021, 1, 5)
+    number = rng.normal(50, 10, ROWS).round(2)
+    return pd.DataFrame(
+        {
+            "patient_id": [f"P-{1000 + i}" for i in range(ROWS)],
+            "row": np.arange(1, ROWS + 1),
+            "age": rng.integers(20, 90, ROWS),
+            "pressure": np.where(rng.random(ROWS) < 0.2, np.nan, number),
+            "colour": rng.choice(["red", "green", "blue"], ROWS),
+            "smoker": rng.choice([True, False], ROWS),
+            "seen": [(day + datetime.timedelta(days=int(3 * i))).isoformat() for i in range(ROWS)],
+            "site": "Basel",
+            "empty": np.nan,
+            "note": [f"patient number {i} came in on foot" for i in range(ROWS)],
+            "outcome": rng.choice(["ill", "well"], ROWS),
+        }
+    )
+
+
+@pytest.fixture
+def messy_csv(tmp_path: Path) -> Path:
+    path = tmp_path / "messy.csv"
+    messy_frame().to_csv(path, index=False)
+    return path
+
+
+def quiet_plan(table: Table) -> ColumnPlan:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TableWarning)
+        return plan_columns(table)
+
+
+def test_messy_csv_is_read_and_every_column_gets_its_kind(messy_csv: Path) -> None:
+    table = read_table(messy_csv)
+    assert (table.name, len(table), table.classes) == ("messy", ROWS, ("ill", "well"))
+    with pytest.warns(TableWarning) as caught:
+        plan = plan_columns(table)
+    assert plan.numeric == ("age", "pressure")
+    assert plan.category == ("colour", "smoker")
+    assert plan.date == {"seen": "ISO8601"}
+    assert set(plan.dropped) == {"patient_id", "row", "site", "empty", "note"}
+    messages = [str(warning.message) for warning in caught]
+    for column in plan.dropped:
+        assert sum(f"column {column!r} is left out" in message for message in messages) == 1
+
+
+def test_parquet_and_csv_give_the_same_numbers(messy_csv: Path, tmp_path: Path) -> None:
+    messy_frame().to_parquet(tmp_path / "messy.parquet")
+    tables = [read_table(messy_csv), read_table(tmp_path / "messy.parquet")]
+    encoded = [Encoder(quiet_plan(t)).fit(t.features).transform(t.features) for t in tables]
+    np.testing.assert_array_equal(*encoded)
+    np.testing.assert_array_equal(tables[0].codes, tables[1].codes)
+
+
+def test_encoding_matches_plain_numpy(messy_csv: Path) -> None:
+    table = read_table(messy_csv)
+    train, test = table.features.iloc[:40], table.features.iloc[40:]
+    encoder = Encoder(quiet_plan(table)).fit(train)
+    found = pd.DataFrame(encoder.transform(test), columns=encoder.feature_names_)
+
+    def standardised(on_train: np.ndarray, on_test: np.ndarray) -> np.ndarray:
+        return np.clip((on_test - on_train.mean()) / on_train.std(), -8, 8)
+
+    frame = messy_frame()
+    median = np.nanmedian(frame["pressure"][:40])
+    seen = [datetime.date.fromisoformat(text) for text in frame["seen"]]
+    expected = {
+        "age": frame["age"].to_numpy(float),
+        "pressure": frame["pressure"].fillna(median).to_numpy(),
+        "pressure_missing": frame["pressure"].isna().to_numpy(float),
+        "seen_days": np.array([(day - seen[0]).days for day in seen], float),
+        "seen_month": np.array([day.month for day in seen], float),
+        **{f"colour={c}": (frame["colour"] == c).to_numpy(float) for c in ("red", "green", "blue")},
+        "smoker=True": frame["smoker"].to_numpy(float),
+    }
+    # All training rows are of 2021, so the year says nothing and is left out.
+    assert set(found.columns) == set(expected)
+    for name, values in expected.items():
+        np.testing.assert_allclose(
+            found[name], standardised(values[:40], values[40:]), rtol=1e-5, atol=1e-6, err_msg=name
+        )
+
+
+def test_test_rows_do_not_change_the_encoding_of_training_rows(messy_csv: Path) -> None:
+    table = read_table(messy_csv)
+    plan, train = quiet_plan(table), table.features.iloc[:16]
+    encoder = Encoder(plan).fit(train)
+    before = encoder.transform(train)
+    strange = table.features.iloc[16:].assign(age=1e9, colour="purple", pressure=np.inf, seen="?")
+    encoded = encoder.transform(strange)
+    assert np.isfinite(encoded).all() and np.abs(encoded).max() <= 8
+    np.testing.assert_array_equal(before, encoder.transform(train))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.integers(2, 20))
+def test_few_training_rows_always_encode_to_finite_numbers(seed: int, rows: int) -> None:
+    rng = np.random.default_rng(seed)
+    frame = messy_frame().drop(columns="outcome").sample(frac=1, random_state=seed)
+    frame["age"] = frame["age"].where(rng.random(ROWS) < rng.random())
+    frame["colour"] = frame["colour"].astype(object).where(rng.random(ROWS) < 0.7)
+    frame["seen"] = frame["seen"].astype(object).where(rng.random(ROWS) < 0.7)
+    plan = quiet_plan(Table("t", frame, pd.Series(np.arange(ROWS) % 2)))
+    encoder = Encoder(plan).fit(frame.iloc[:rows])
+    encoded = encoder.transform(frame)
+    assert encoded.dtype == np.float32 and np.isfinite(encoded).all()
+    assert encoded.shape == (ROWS, len(encoder.feature_names_))
+    assert len(set(encoder.feature_names_)) == len(encoder.feature_names_)
+    assert (encoded[:rows].std(axis=0) > 0).all()
+
+
+def test_many_categories_share_a_column() -> None:
+    frame = pd.DataFrame({"town": [f"town{min(i % 40, 30)}" for i in range(400)]})
+    encoder = Encoder(ColumnPlan(category=("town",))).fit(frame)
+    assert len(encoder.feature_names_) == 12
+    assert "town=infrequent_sklearn" in encoder.feature_names_
+
+
+def test_constant_training_rows_are_refused() -> None:
+    frame = pd.DataFrame({"x": [1.0, 1.0, 2.0]})
+    with pytest.raises(TableError, match="every column is constant in the 2 training rows"):
+        Encoder(ColumnPlan(numeric=("x",))).fit(frame.iloc[:2])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2021-03-04", datetime.datetime(2021, 3, 4)),
+        ("25.12.2020", datetime.datetime(2020, 12, 25)),
+        ("12/25/2020", datetime.datetime(2020, 12, 25)),
+        ("25/12/2020", datetime.datetime(2020, 12, 25)),
+        ("2021-03-04 13:30:00", datetime.datetime(2021, 3, 4, 13, 30)),
+        ("4 Mar 2021", datetime.datetime(2021, 3, 4)),
+        ("March 4, 2021", datetime.datetime(2021, 3, 4)),
+    ],
+)
+def test_dates_as_text(text: str, expected: datetime.datetime) -> None:
+    frame = pd.DataFrame({"d": [text] * 20, "x": np.arange(20.0)})
+    frame.loc[0, "d"] = None
+    plan = quiet_plan(Table("t", frame, pd.Series([0, 1] * 10)))
+    parts = DateParts(plan.date).fit(pd.DataFrame({"d": [text]}))
+    assert parts.transform(frame.loc[1:1]).tolist() == [[0.0, expected.year, expected.month]]
+    assert parts.earliest_["d"].to_pydatetime().replace(tzinfo=None) == expected
+    assert np.isnan(parts.transform(frame.loc[0:0])).all()
+
+
+@pytest.mark.parametrize("values", [["12-15", "16-20"], ["A12", "B3"], ["1.5 mg", "2 mg"]])
+def test_text_with_digits_is_no_date(values: list[str]) -> None:
+    frame = pd.DataFrame({"d": values * 20})
+    assert quiet_plan(Table("t", frame, pd.Series([0, 1] * 20))).category == ("d",)
+
+
+def test_ambiguous_dates_are_told() -> None:
+    frame = pd.DataFrame({"d": ["03/04/2021", "05/06/2021"] * 10})
+    with pytest.warns(TableWarning, match="day and month cannot be told apart"):
+        plan = plan_columns(Table("t", frame, pd.Series([0, 1] * 10)))
+    assert plan.date == {"d": "%m/%d/%Y"}
+
+
+def test_numbers_are_identifiers_only_if_they_count_or_say_so() -> None:
+    rng = np.random.default_rng(0)
+    income = rng.permutation(100_000)[:50]
+    frame = pd.DataFrame(
+        {
+            "income": income,
+            "CustomerID": income,
+            "customer_id": income,
+            "counter": rng.permutation(50),
+            "valid": rng.random(50),
+        }
+    )
+    plan = quiet_plan(Table("t", frame, pd.Series([0, 1] * 25)))
+    assert plan.numeric == ("income", "valid")
+    assert set(plan.dropped) == {"CustomerID", "customer_id", "counter"}
+
+
+def test_a_table_without_a_usable_column_is_refused() -> None:
+    table = Table("t", pd.DataFrame({"id": range(10), "c": 1}), pd.Series([0, 1] * 5))
+    with pytest.warns(TableWarning), pytest.raises(TableError, match="no column can be learned"):
+        plan_columns(table)
+
+
+def csv(tmp_path: Path, text: str, name: str = "t.csv") -> Path:
+    path = tmp_path / name
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        (["a"] * 40, "only the value 'a'.*two classes"),
+        ([None] * 40, "no value at all"),
+        (["a"] * 20 + ["b"] * 19 + ["rare"], "class 'rare' has one row.*merge"),
+        ([i + 0.5 for i in range(40)], "looks measured.*Regression is not supported yet"),
+        (list(range(0, 400, 10)), "looks measured"),
+        ([f"n{i}" for i in range(40)], "looks like an identifier"),
+    ],
+)
+def test_targets_that_are_no_classes_are_refused(
+    tmp_path: Path, column: list[object], message: str
+) -> None:
+    path = tmp_path / "t.csv"
+    pd.DataFrame({"x": np.arange(40.0), "label": column}).to_csv(path, index=False)
+    with pytest.raises(TableError, match=rf"t\.csv: target 'label'.*{message}"):
+        read_table(path)
+
+
+def test_rows_without_a_label_are_left_out(tmp_path: Path) -> None:
+    path = csv(tmp_path, "x,y\n1,a\n2,\n3,b\n4,a\n5,b\n")
+    with pytest.warns(TableWarning, match="1 of 5 rows have no label"):
+        table = read_table(path)
+    assert table.features["x"].tolist() == [1, 3, 4, 5]
+    assert table.codes.tolist() == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_separators_question_marks_and_byte_order_marks(tmp_path: Path, separator: str) -> None:
+    lines = ["x,z,y", "1,?,a", "2,5,b", "3,6,a", "4,,b"]
+    text = "\n".join(lines).replace(",", separator)
+    path = tmp_path / "t.csv"
+    path.write_text(text, encoding="utf-8-sig")
+    table = read_table(path)
+    assert table.features.columns.tolist() == ["x", "z"]
+    assert table.features["z"].isna().tolist() == [True, False, False, True]
+
+
+def test_another_column_may_be_the_target(tmp_path: Path) -> None:
+    path = csv(tmp_path, "kind,x\na,1\nb,2\na,3\nb,5\n")
+    table = read_table(path, target="kind")
+    assert table.features.columns.tolist() == ["x"] and table.classes == ("a", "b")
+    with pytest.raises(TableError, match=r"no column 'knid'.*Did you mean 'kind'\?.*'kind', 'x'"):
+        read_table(path, target="knid")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.csv", b"", "empty"),
+        ("t.csv", b"a,b\n", "no rows"),
+        ("t.csv", b"just one column\n1\n2\n", r"1 column\(s\)"),
+        ("t.csv", b"a,b\n1,\xff\xfe\n", "UTF-8"),
+        ("t.csv", b'a,b\n1,"2\n', "cannot be read as CSV"),
+        ("t.csv", b"a,b\n1,2,3\n4,5,6\n", "more cells than its header"),
+        ("t.parquet", b"not parquet at all", "cannot be read as PARQUET"),
+        ("t.pkl", b"\x80\x04.", r"ends in '\.pkl' cannot be read; save the table as \.csv"),
+        ("t", b"", "ends in 'nothing'"),
+    ],
+)
+def test_unreadable_files_are_refused(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(TableError, match=message) as error:
+        read_table(path)
+    assert str(path) in str(error.value)
+
+
+def test_a_missing_file_suggests_a_near_name(messy_csv: Path) -> None:
+    with pytest.raises(TableError, match=r"no such file\. Did you mean 'messy\.csv'"):
+        read_table(messy_csv.with_name("mesy.csv"))
+    with pytest.raises(TableError, match="this is a folder"):
+        read_table(messy_csv.parent)
+
+
+def test_folders_of_tables(messy_csv: Path, tmp_path: Path) -> None:
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    messy_frame().to_parquet(inner / "messy.parquet")
+    csv(inner, "x,y\n1,a\n", "bad.csv")
+    csv(inner, "not a table", "README.md")
+    tables, errors = read_tables([messy_csv, inner, messy_csv])
+    assert [table.name for table in tables] == ["messy", "messy-2"]
+    assert list(errors) == [str(inner / "bad.csv")]
+    assert "only the value 'a'" in errors[str(inner / "bad.csv")]
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(TableError, match="holds no"):
+        read_tables([empty])
+    with pytest.raises(TableError, match="paths is empty"):
+        read_tables([])
+
+
+@pytest.mark.parametrize("name", BUILTIN_NAMES)
+def test_builtin_tables_encode(name: str) -> None:
+    table = builtin_table(name)
+    encoded = Encoder(quiet_plan(table)).fit(table.features).transform(table.features)
+    assert np.isfinite(encoded).all() and len(encoded) == len(table)
+
+
+def test_unknown_builtin_lists_names() -> None:
+    with pytest.raises(TableError, match=r"'wien' is not known\. Did you mean 'wine'\?.*'iris'"):
+        builtin_table("wien")
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(2, 120), min_size=2, max_size=6),
+    st.integers(0, 1000),
+    st.integers(1, 300),
+)
+def test_splits_are_nested_stratified_and_disjoint(
+    counts: list[int], seed: int, max_test: int
+) -> None:
+    codes = np.repeat(np.arange(len(counts)), counts)
+    codes = np.random.default_rng(seed).permutation(codes)
+    largest = largest_size(len(codes))
+    sizes = sorted({size for size in (8, 16, 32, 64, largest) if len(counts) <= size <= largest})
+    if not sizes:
+        return
+    split = nested_split(codes, sizes, seed, max_test)
+    again = nested_split(codes, sizes, seed, max_test)
+    np.testing.assert_array_equal(split.test, again.test)
+    before: set[int] = set()
+    for size in sizes:
+        rows = split.train[size]
+        assert len(rows) == len(set(rows)) == size
+        assert before <= set(rows.tolist())
+        before = set(rows.tolist())
+        found = np.bincount(codes[rows], minlength=len(counts))
+        assert (found >= 1).all()
+        share = size * np.array(counts) / len(codes)
+        assert (np.abs(found - share) <= len(counts) + 2).all()
+    assert not before & set(split.test.tolist())
+    assert len(split.test) == min(len(codes) - sizes[-1], max_test)
+    if max_test >= len(codes):
+        assert set(codes[split.test]) == set(range(len(counts)))
+
+
+def test_seeds_draw_different_rows() -> None:
+    codes = np.arange(200) % 2
+    first, second = (nested_split(codes, [32], seed).train[32] for seed in (0, 1))
+    assert set(first) != set(second)
+
+
+def test_sizes_that_do_not_fit_are_refused() -> None:
+    codes = np.arange(150) % 3
+    check_size("iris", codes, 120)
+    with pytest.raises(TableError, match=r"iris: size 128 leaves.*at most 120"):
+        check_size("iris", codes, 128)
+    with pytest.raises(TableError, match="smaller than its 3 classes"):
+        check_size("iris", codes, 2)

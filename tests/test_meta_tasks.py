@@ -1,0 +1,167 @@
+"""Where tasks come from, and how they are stacked."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from denograd.data import Table, TableError, builtin_table
+from denograd.meta import (
+    EpisodeDistribution,
+    MixedFamily,
+    PriorFamily,
+    SourceTable,
+    TableFamily,
+    TaskBatch,
+    draw_batches,
+    draw_episode,
+    draw_prior_table,
+    encode_source,
+    load_sources,
+    make_task,
+)
+
+SMALL = EpisodeDistribution(tasks=4, rows=(16, 40), steps=(5, 9), test_rows=30, max_features=9)
+
+
+@settings(max_examples=60)
+@given(
+    seed=st.integers(0, 10**6),
+    rows=st.integers(2, 200),
+    features=st.integers(1, 20),
+    classes=st.integers(2, 6),
+)
+def test_the_prior_draws_usable_tables(seed: int, rows: int, features: int, classes: int) -> None:
+    x, y = draw_prior_table(np.random.default_rng(seed), rows, features, classes)
+    assert x.shape == (rows, features) and y.shape == (rows,)
+    assert np.isfinite(x).all()
+    assert y.min() >= 0 and y.max() < classes
+
+
+def test_the_prior_draws_signals_from_none_to_strong() -> None:
+    """A forest's accuracy over guessing, on many draws, spreads widely."""
+    from sklearn.ensemble import RandomForestClassifier
+
+    gains = []
+    for seed in range(25):
+        x, y = draw_prior_table(np.random.default_rng(seed), 400, 8, 2)
+        forest = RandomForestClassifier(50, random_state=0, n_jobs=1).fit(x[:200], y[:200])
+        majority = max(y[200:].mean(), 1 - y[200:].mean())
+        gains.append(forest.score(x[200:], y[200:]) - majority)
+    assert max(gains) > 0.2
+    assert min(gains) < 0.05
+
+
+def test_a_task_is_standardised_on_its_training_rows_alone() -> None:
+    rng = np.random.default_rng(0)
+    train, test = rng.normal(3, 5, (40, 3)), rng.normal(3, 5, (60, 3))
+    train[:, 1] = 7.0
+    test[0, 0] = 1e6
+    labels = rng.integers(2, size=100)
+    task = make_task("t", train, labels[:40], test, labels[40:], 2)
+    assert task.x_train.shape == (40, 2), "the constant column is left out"
+    np.testing.assert_allclose(task.x_train.mean(0), 0, atol=1e-6)
+    np.testing.assert_allclose(task.x_train.std(0), 1, atol=1e-6)
+    expected = (test[1:, 2] - train[:, 2].mean()) / train[:, 2].std()
+    np.testing.assert_allclose(task.x_test[1:, 1], expected, rtol=1e-5)
+    assert task.x_test[0, 0] == 8.0
+    with pytest.raises(ValueError, match="constant"):
+        make_task("t", train[:, [1]], labels[:40], test[:, [1]], labels[40:], 2)
+
+
+def test_tables_are_cut_into_rows_that_never_meet() -> None:
+    columns = np.arange(300, dtype=np.float32)[:, None] * np.ones((1, 4), np.float32)
+    table = SourceTable("rows", columns, np.arange(300) % 3)
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        task = TableFamily([table]).draw(rng, 40, 100, 4)
+        mean, deviation = 149.5, 86.6
+        train = set(np.round(task.x_train[:, 0], 4))
+        test = set(np.round(task.x_test[:, 0], 4))
+        assert len(train) == 40 and not train & test, (mean, deviation)
+
+
+def test_a_real_table_is_encoded_once_with_all_its_rows() -> None:
+    table = builtin_table("wine")
+    source = encode_source(table)
+    assert source.columns.shape == (178, 13) and source.n_classes == 3
+    expected = table.features.to_numpy(float)
+    expected = (expected - expected.mean(0)) / expected.std(0)
+    np.testing.assert_allclose(source.columns, expected, atol=1e-4)
+
+
+def test_text_columns_become_numbers() -> None:
+    frame = pd.DataFrame({"x": [1.0, None, 3, 4] * 10, "c": ["a", "b", "c", "a"] * 10})
+    source = encode_source(Table("t", frame, pd.Series(["yes", "no"] * 20)))
+    assert source.columns.shape[1] == 5
+    assert np.isfinite(source.columns).all()
+
+
+def test_load_sources_says_why_no_table_can_be_used(tmp_path) -> None:
+    (tmp_path / "one.csv").write_text("x,y\n1,a\n2,a\n3,a\n")
+    with pytest.raises(TableError, match=r"(?s)none of the 1 tables.*only the value"):
+        load_sources([str(tmp_path)])
+
+
+@given(
+    rows=st.lists(st.integers(3, 30), min_size=1, max_size=4),
+    steps=st.integers(1, 12),
+    seed=st.integers(0, 99),
+)
+def test_batches_are_a_stream_of_reshuffled_epochs(rows: list[int], steps: int, seed: int) -> None:
+    size = min(rows)
+    batches = draw_batches(np.random.default_rng(seed), rows, steps, size)
+    assert batches.shape == (steps, len(rows), size)
+    for i, n in enumerate(rows):
+        stream = batches[:, i].flatten().tolist()
+        for start in range(0, len(stream) - n + 1, n):
+            assert sorted(stream[start : start + n]) == list(range(n))
+
+
+def test_an_episode_depends_on_its_seed_alone() -> None:
+    family = MixedFamily(
+        [(PriorFamily(), 0.5), (TableFamily([encode_source(builtin_table("wine"))]), 0.5)]
+    )
+    first = draw_episode([3, 8], family, SMALL)
+    torch.rand(5)
+    draw_episode([3, 9], family, SMALL)
+    again, other = draw_episode([3, 8], family, SMALL), draw_episode([4, 8], family, SMALL)
+    assert again.description == first.description and again.tasks.names == first.tasks.names
+    assert torch.equal(again.initial, first.initial)
+    assert torch.equal(again.batches, first.batches)
+    assert torch.equal(again.tasks.x_test, first.tasks.x_test)
+    assert first.tasks.x_train.shape != other.tasks.x_train.shape or not torch.equal(
+        first.tasks.x_train, other.tasks.x_train
+    )
+
+
+def test_stacking_pads_with_masks() -> None:
+    rng = np.random.default_rng(0)
+    tasks = [
+        make_task(
+            f"t{f}",
+            rng.normal(size=(n, f)),
+            np.arange(n) % c,
+            rng.normal(size=(9, f)),
+            np.arange(9) % c,
+            c,
+        )
+        for n, f, c in [(20, 3, 2), (30, 5, 4)]
+    ]
+    batch = TaskBatch.stack(tasks)
+    assert batch.x_train.shape == (2, 30, 5)
+    assert batch.feature_mask.tolist() == [[True] * 3 + [False] * 2, [True] * 5]
+    assert batch.class_mask.sum(1).tolist() == [2, 4]
+    assert (batch.x_train[0, :, 3:] == 0).all()
+    with pytest.raises(ValueError, match="at least one task"):
+        TaskBatch.stack([])
+
+
+def test_a_size_that_no_table_has_is_refused() -> None:
+    family = TableFamily([encode_source(builtin_table("wine"))])
+    with pytest.raises(ValueError, match="no table has 220 rows"):
+        family.draw(np.random.default_rng(0), 200, 20, 5)
+    with pytest.raises(ValueError, match="tables is empty"):
+        TableFamily([])

@@ -1,0 +1,299 @@
+"""The batched inner loop against plain training loops, one task at a time."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.func import functional_call
+
+from denograd import DenoGrad, IdentityDenoiser, WienerDenoiser
+from denograd.meta import (
+    Episode,
+    MetaLoss,
+    PriorFamily,
+    TaskBatch,
+    advance,
+    assemble_episode,
+    base_transform,
+    start,
+    truncated_backprop,
+)
+from denograd.meta.unroll import test_loss as held_out_loss
+from denograd.models import FeatureAttention, SoftTree
+
+MODELS = {"soft_tree": SoftTree, "attention": FeatureAttention}
+
+
+def episode(
+    model: str = "soft_tree",
+    *,
+    base: str = "adam",
+    steps: int = 6,
+    micro: int = 4,
+    count: int = 3,
+    decay: float = 0.0,
+    features: int | None = None,
+) -> Episode:
+    """Tasks of different width, in float64."""
+    rng = np.random.default_rng(5)
+    family = PriorFamily(max_classes=3)
+    drawn = [family.draw(rng, 16 + 4 * i, 20, features or 3 + 2 * i) for i in range(count)]
+    tasks = TaskBatch.stack(drawn, dtype=torch.double)
+    template = MODELS[model](tasks.x_train.shape[-1], int(tasks.classes.max())).double()
+    return assemble_episode(
+        rng,
+        tasks,
+        template,
+        steps=steps,
+        batch_size=8,
+        micro=micro,
+        base=base,
+        learning_rate=torch.tensor([[0.01], [0.03], [0.02]])[:count],
+        weight_decay=decay,
+    )
+
+
+def denoiser(scale: float = 2.0) -> WienerDenoiser:
+    torch.manual_seed(11)
+    net = WienerDenoiser(hidden=6).double()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.mul_(scale)
+    return net
+
+
+def module_for(e: Episode, task: int) -> torch.nn.Module:
+    """The task's model alone, padding and all, as a plain module."""
+    module = type(e.model.template)(
+        e.model.template.n_features, e.model.template.n_classes
+    ).double()
+    parts = e.model.layout.split(e.initial[task])
+    with torch.no_grad():
+        for parameter, part in zip(module.parameters(), parts, strict=True):
+            parameter.copy_(part.reshape(parameter.shape))
+    return module
+
+
+def train_alone(e: Episode, task: int, make_optimizer) -> torch.Tensor:
+    """A plain training loop of one task; its final parameters, flat."""
+    module, masks = module_for(e, task), (e.tasks.feature_mask[task], e.tasks.class_mask[task])
+    optimizer = make_optimizer(module)
+    for rows in e.batches[:, task]:
+        optimizer.zero_grad()
+        logits = module(e.tasks.x_train[task][rows], *masks)
+        torch.nn.functional.cross_entropy(logits, e.tasks.y_train[task][rows]).backward()
+        optimizer.step()
+    return torch.cat([p.detach().flatten() for p in module.parameters()])
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    ("base", "make"),
+    [
+        ("sgd", lambda p, lr: torch.optim.SGD(p, lr=lr)),
+        ("momentum", lambda p, lr: torch.optim.SGD(p, lr=lr, momentum=0.9)),
+        ("adam", lambda p, lr: torch.optim.Adam(p, lr=lr)),
+    ],
+)
+def test_identity_unroll_equals_a_plain_loop_for_each_task(model: str, base: str, make) -> None:
+    e = episode(model, base=base)
+    state = start(e, IdentityDenoiser())
+    for _ in range(e.steps):
+        state = advance(e, IdentityDenoiser(), state, graph=False)
+    mask = e.model.element_mask(e.tasks)
+    for task in range(3):
+        rate = float(e.learning_rate[task])
+        alone = train_alone(e, task, lambda m, lr=rate: make(m.parameters(), lr))
+        torch.testing.assert_close(state.parameters[task], alone * mask[task], rtol=1e-7, atol=1e-9)
+
+
+def test_decoupled_decay_and_schedule_equal_adamw() -> None:
+    e = episode(decay=0.3)
+    state = start(e, IdentityDenoiser())
+    for _ in range(e.steps):
+        state = advance(e, IdentityDenoiser(), state, graph=False, schedule=lambda s: 1 - s / 6)
+    for task in range(3):
+        rate = float(e.learning_rate[task])
+
+        class Stepped(torch.optim.AdamW):
+            def step(self, closure=None):  # the schedule, without a scheduler
+                super().step()
+                self.param_groups[0]["lr"] -= rate / 6
+
+        alone = train_alone(e, task, lambda m: Stepped(m.parameters(), lr=rate, weight_decay=0.3))
+        torch.testing.assert_close(state.parameters[task], alone, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_what_is_meta_trained_is_what_the_optimizer_runs(model: str) -> None:
+    """The batched unroll equals a loop with `DenoGrad` around AdamW, noise and all."""
+    e = episode(model, micro=8)
+    net = denoiser()
+    state = start(e, net)
+    with torch.no_grad():
+        for _ in range(e.steps):
+            state = advance(e, net, state, graph=False)
+
+    def wrapped(module: torch.nn.Module, task: int) -> DenoGrad:
+        rate = float(e.learning_rate[task])
+        base = torch.optim.AdamW(module.parameters(), lr=rate, weight_decay=0.0)
+        rows = int(e.tasks.rows[task])
+        return DenoGrad(base, net, model=module, total_steps=e.steps, dataset_size=rows)
+
+    full = [
+        i for i in range(3) if bool(e.tasks.feature_mask[i].all() & e.tasks.class_mask[i].all())
+    ]
+    assert full, "no task of the episode is without padding"
+    for task in full:
+        alone = train_alone(e, task, lambda m, t=task: wrapped(m, t))
+        torch.testing.assert_close(state.parameters[task], alone, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_gradient_and_noise_equal_autograd_one_sample_at_a_time(model: str) -> None:
+    e = episode(model, micro=8)
+    rows = e.batches[0]
+    x = torch.take_along_dim(e.tasks.x_train, rows.unsqueeze(-1), dim=1)
+    y = torch.take_along_dim(e.tasks.y_train, rows, dim=1)
+    gradient, noise, loss = e.model.gradient(e.initial, x, y, e.tasks, 8, graph=False)
+    for task in range(3):
+        samples, losses = [], []
+        for i in range(8):
+            module = module_for(e, task)
+            logits = module(
+                x[task, i : i + 1], e.tasks.feature_mask[task], e.tasks.class_mask[task]
+            )
+            one = torch.nn.functional.cross_entropy(logits, y[task, i : i + 1])
+            one.backward()
+            losses.append(one.detach())
+            samples.append(torch.cat([p.grad.flatten() for p in module.parameters()]))
+        stacked = torch.stack(samples)
+        torch.testing.assert_close(gradient[task], stacked.mean(0))
+        torch.testing.assert_close(noise[task], stacked.var(0) / 8)
+        torch.testing.assert_close(loss[task], torch.stack(losses).mean())
+
+
+def test_micro_batches_and_samples_estimate_the_same_noise() -> None:
+    """Over many random cuts of one batch the two agree in the mean."""
+    e = episode(count=1)
+    x, y = e.tasks.x_train[:, :16], e.tasks.y_train[:, :16]
+    _, by_sample, _ = e.model.gradient(e.initial, x, y, e.tasks, 16, graph=False)
+    generator = torch.Generator().manual_seed(0)
+    cuts = []
+    for _ in range(600):
+        order = torch.randperm(16, generator=generator)
+        cuts.append(
+            e.model.gradient(e.initial, x[:, order], y[:, order], e.tasks, 4, graph=False)[1]
+        )
+    ratio = torch.stack(cuts).mean(0).sum() / by_sample.sum()
+    assert ratio.item() == pytest.approx(1.0, abs=0.05)
+
+
+def loss_of(net: WienerDenoiser, e: Episode) -> torch.Tensor:
+    state = start(e, net)
+    for _ in range(e.steps):
+        state = advance(e, net, state, graph=True)
+    return MetaLoss()(held_out_loss(e, state.parameters), e.tasks.classes).mean()
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("base", ["adam", "momentum"])
+def test_meta_gradient_equals_finite_differences(model: str, base: str) -> None:
+    e, net = episode(model, base=base, steps=4), denoiser(1.0)
+    truncated_backprop(net, e, MetaLoss(), window=4, points=1)
+    generator = torch.Generator().manual_seed(1)
+    step = 1e-4
+    for name, parameter in net.named_parameters():
+        direction = torch.randn(parameter.shape, generator=generator, dtype=torch.double)
+        with torch.no_grad():
+            parameter.add_(step * direction)
+            above = loss_of(net, e)
+            parameter.sub_(2 * step * direction)
+            below = loss_of(net, e)
+            parameter.add_(step * direction)
+        numeric = (above - below) / (2 * step)
+        found = (parameter.grad * direction).sum()
+        torch.testing.assert_close(found, numeric, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_truncation_cuts_the_graph_and_nothing_else() -> None:
+    """The losses of a truncated unroll are those of the full one; gradients differ."""
+    e, net = episode(steps=8), denoiser(1.0)
+    full = truncated_backprop(net, e, MetaLoss(), window=8, points=8)
+    gradient = [p.grad.clone() for p in net.parameters()]
+    net.zero_grad()
+    cut = truncated_backprop(net, e, MetaLoss(), window=4, points=4)
+    assert cut.meta_loss == pytest.approx(full.meta_loss, abs=1e-12)
+    assert cut.final_loss == pytest.approx(full.final_loss, abs=1e-12)
+    assert any(
+        not torch.allclose(a, p.grad) for a, p in zip(gradient, net.parameters(), strict=True)
+    )
+
+
+def test_stacked_tasks_equal_one_at_a_time_through_the_denoiser() -> None:
+    e, net = episode(features=4), denoiser()
+    state = start(e, net)
+    for _ in range(e.steps):
+        state = advance(e, net, state, graph=False)
+    for task in range(3):
+        pick = slice(task, task + 1)
+        values = {k: v[pick] for k, v in vars(e.tasks).items()}
+        alone = replace(
+            e,
+            tasks=TaskBatch(**values),
+            initial=e.initial[pick],
+            batches=e.batches[:, pick],
+            learning_rate=e.learning_rate[pick],
+            counts=e.counts[pick],
+            noise_known=e.noise_known[pick],
+            total_steps=e.total_steps[pick],
+            rows=e.rows[pick],
+            batch_size=e.batch_size[pick],
+        )
+        single = start(alone, net)
+        for _ in range(e.steps):
+            single = advance(alone, net, single, graph=False)
+        torch.testing.assert_close(single.parameters[0], state.parameters[task])
+
+
+def test_padding_keeps_its_zero() -> None:
+    e, net = episode("attention"), denoiser()
+    state = start(e, net)
+    for _ in range(e.steps):
+        state = advance(e, net, state, graph=False)
+    padding = e.model.element_mask(e.tasks) == 0
+    assert padding.any()
+    assert (state.parameters[padding] == 0).all()
+
+
+def test_held_out_loss_ignores_padded_rows() -> None:
+    e = episode()
+    parameters = e.initial
+    plain = held_out_loss(e, parameters)
+    tasks = e.tasks
+    longer = replace(
+        tasks,
+        x_test=torch.cat([tasks.x_test, 9 * torch.ones_like(tasks.x_test)], dim=1),
+        y_test=torch.cat([tasks.y_test, torch.full_like(tasks.y_test, -100)], dim=1),
+    )
+    torch.testing.assert_close(held_out_loss(replace(e, tasks=longer), parameters), plain)
+    logits = functional_call(
+        e.model.template,
+        {
+            n: p.reshape(s)
+            for n, p, s in zip(
+                e.model.names, e.model.layout.split(parameters[0]), e.model.shapes, strict=True
+            )
+        },
+        (tasks.x_test[0], tasks.feature_mask[0], tasks.class_mask[0]),
+    )
+    expected = torch.nn.functional.cross_entropy(logits, tasks.y_test[0])
+    torch.testing.assert_close(plain[0], expected)
+
+
+def test_unknown_bases_and_windows_are_named() -> None:
+    with pytest.raises(ValueError, match="name='adagrad'; use one of adam, sgd"):
+        base_transform("adagrad")
+    with pytest.raises(ValueError, match="window=0"):
+        truncated_backprop(denoiser(), episode(), MetaLoss(), window=0)
