@@ -1,8 +1,9 @@
 """The control of every comparison: AdamW as well tuned as the denoiser is trained.
 
-Its learning rate, weight decay and schedule are tuned for each model and number of steps
-on the tasks that denoisers are meta-trained on, by ``scripts/tune_control.py``, which
-writes ``control.json`` beside this file.
+Its learning rate, weight decay and schedule are tuned for each model, number of steps and
+number of rows (all of which a denoiser is told, too) on the tasks that denoisers are
+meta-trained on, by ``scripts/tune_control.py``, which writes ``control.json`` beside this
+file.
 """
 
 from __future__ import annotations
@@ -20,16 +21,17 @@ CONTROL_FILE = Path(__file__).with_name("control.json")
 """The tuned settings that the package ships."""
 
 _SCHEMA = 1
-_KEYS = ("model", "steps", "lr", "weight_decay", "schedule")
+_KEYS = ("model", "steps", "rows", "lr", "weight_decay", "schedule")
 
 
 @dataclass(frozen=True)
 class ControlSettings:
-    """What was tuned, for a model and a number of steps.
+    """What was tuned, for a model, a number of steps and a number of training rows.
 
     Attributes:
         model: name of the model.
         steps: number of steps it was tuned for.
+        rows: training rows it was tuned for.
         lr: learning rate of AdamW at the start.
         weight_decay: AdamW's.
         schedule: one of `denograd.baselines.SCHEDULES`.
@@ -37,12 +39,13 @@ class ControlSettings:
 
     model: str
     steps: int
+    rows: int
     lr: float
     weight_decay: float
     schedule: str
 
     def __post_init__(self) -> None:
-        numbers = {"steps": self.steps, "lr": self.lr, "weight_decay": self.weight_decay}
+        numbers = {name: getattr(self, name) for name in ("steps", "rows", "lr", "weight_decay")}
         for name, value in numbers.items():
             least = 0 if name == "weight_decay" else 1e-12
             if not isinstance(value, (int, float)) or not math.isfinite(value) or value < least:
@@ -57,7 +60,8 @@ def read_control(path: Path = CONTROL_FILE) -> list[ControlSettings]:
     """All tuned settings of a file.
 
     The file is JSON: ``{"schema": 1, "made_by": COMMAND, "settings": [{"model":
-    "soft_tree", "steps": 200, "lr": ..., "weight_decay": ..., "schedule": "cosine"}]}``.
+    "soft_tree", "steps": 200, "rows": 64, "lr": ..., "weight_decay": ..., "schedule":
+    "cosine"}]}``.
 
     Raises:
         BaselineError: the file is missing, is not such JSON, or holds a value that makes
@@ -86,22 +90,26 @@ def read_control(path: Path = CONTROL_FILE) -> list[ControlSettings]:
     return settings
 
 
-def control_settings(model: str, steps: int, path: Path = CONTROL_FILE) -> ControlSettings:
-    """The settings tuned for a model and the number of steps nearest to ``steps``.
+def control_settings(
+    model: str, steps: int, rows: int, path: Path = CONTROL_FILE
+) -> ControlSettings:
+    """The settings tuned for a model and the numbers of steps and rows nearest to these.
 
-    Nearest in the logarithm, because 100 steps are to 200 what 200 are to 400.
+    Nearest in the logarithm, because 100 steps are to 200 what 200 are to 400; steps first.
 
     Args:
         model: name of a model, as `denograd.models.registry.make_model` takes it.
         steps: steps the run will take, at least 1.
+        rows: rows of the training set, at least 1.
         path: file with the settings.
 
     Raises:
         BaselineError: the file cannot be used (see `read_control`), holds nothing for
-            this model, or ``steps`` is below 1.
+            this model, or a number is below 1.
     """
-    if steps < 1:
-        raise BaselineError(f"control_settings: steps={steps}; it must be at least 1")
+    for name, value in {"steps": steps, "rows": rows}.items():
+        if value < 1:
+            raise BaselineError(f"control_settings: {name}={value}; it must be at least 1")
     settings = read_control(path)
     tuned = [entry for entry in settings if entry.model == model]
     if not tuned:
@@ -110,4 +118,8 @@ def control_settings(model: str, steps: int, path: Path = CONTROL_FILE) -> Contr
             f"control_settings: model={model!r} has no tuned settings; tuned are {known}. "
             "Tune it with scripts/tune_control.py, or use the optimizer 'adamw_default'."
         )
-    return min(tuned, key=lambda entry: abs(math.log(entry.steps / steps)))
+
+    def distance(entry: ControlSettings) -> tuple[float, float]:
+        return abs(math.log(entry.steps / steps)), abs(math.log(entry.rows / rows))
+
+    return min(tuned, key=distance)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from denograd.baselines.control import control_settings
+from denograd.baselines.control import control_settings, read_control
 from denograd.baselines.errors import BaselineError
 from denograd.baselines.schedules import schedule_factor
 from denograd.denoisers import read_card, resolve_denoiser
@@ -37,7 +37,7 @@ class Recipe(NamedTuple):
 
 
 def _adamw(model: nn.Module, model_name: str, steps: int, rows: int) -> Recipe:
-    tuned = control_settings(model_name, steps)
+    tuned = control_settings(model_name, steps, rows)
     optimizer = torch.optim.AdamW(model.parameters(), lr=tuned.lr, weight_decay=tuned.weight_decay)
     factor = functools.partial(schedule_factor, tuned.schedule, total_steps=steps)
     return Recipe(optimizer, LambdaLR(optimizer, factor))
@@ -115,7 +115,7 @@ def check_optimizer(name: str, models: tuple[str, ...], steps: int) -> None:
         make_base(nn.Linear(1, 1), base_settings(spec))
     elif name == CONTROL:
         for model in models:
-            control_settings(model, steps)
+            control_settings(model, steps, rows=1)
 
 
 def describe_optimizer(name: str, models: tuple[str, ...], steps: int) -> dict[str, Any]:
@@ -132,7 +132,8 @@ def describe_optimizer(name: str, models: tuple[str, ...], steps: int) -> dict[s
         weights = None if spec == "identity" else read_card(spec)["sha256"]
         return {"denoiser": spec, "sha256": weights, "base": base_settings(spec)}
     if name == CONTROL:
-        return {model: asdict(control_settings(model, steps)) for model in models}
+        tuned = read_control()
+        return {m: [asdict(entry) for entry in tuned if entry.model == m] for m in models}
     return {}
 
 

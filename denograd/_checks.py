@@ -75,6 +75,14 @@ def parameter_names(groups: list[dict[str, Any]], model: nn.Module | None) -> di
     return names
 
 
+def check_parameters(groups: list[dict[str, Any]], model: nn.Module | None) -> None:
+    """`check_parameter` on all parameters that are to be denoised."""
+    names = parameter_names(groups, model)
+    for group in groups:
+        for parameter in group["params"] if group.get("denoise", True) else ():
+            check_parameter(parameter, names[parameter])
+
+
 def check_parameter(parameter: Tensor, name: str) -> None:
     """Raise `TypeError` for a parameter or `RuntimeError` for a gradient of the wrong kind."""
     if parameter.is_complex():

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from denograd._checks import check_parameter, parameter_names
 from denograd.denoisers import Denoiser, Layout, State
 
 Piece: TypeAlias = dict[str, dict[str, Tensor]]
@@ -26,6 +27,26 @@ class Active(NamedTuple):
     parameter: Tensor
     group: int
     sign: float
+
+
+def active_parameters(groups: list[dict[str, Any]], model: nn.Module | None) -> list[Active]:
+    """The parameters to denoise now: with a gradient, in a group without ``denoise=False``.
+
+    Raises:
+        TypeError, RuntimeError: from `check_parameter`.
+    """
+    active = []
+    for index, group in enumerate(groups):
+        if not group.get("denoise", True):
+            continue
+        sign = -1.0 if group.get("maximize", False) else 1.0
+        for p in group["params"]:
+            if p.grad is None or not p.requires_grad or p.numel() == 0:
+                continue
+            if p.is_complex() or p.grad.layout != torch.strided:
+                check_parameter(p, parameter_names(groups, model)[p])
+            active.append(Active(p, index, sign))
+    return active
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -125,9 +146,7 @@ class FlatGroups:
             active: the parameters of this step.
             known: all parameters of the optimizer; the statistics of others are dropped.
         """
-        key = tuple(
-            (id(p), group, sign, p.device, p.dtype, p.shape) for p, group, sign in active
-        )
+        key = tuple((id(p), group, sign, p.device, p.dtype, p.shape) for p, group, sign in active)
         if key == self._key:
             return self._groups
         pieces, keep = self.pieces(), {id(p) for p in known}

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import shlex
 import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table as RichTable
-from typer.core import TyperCommand
 
 from denograd import __version__
+from denograd._console import (
+    NOTES,
+    OUTPUT,
+    ManyValues,
+    UsageError,
+    clear_errors,
+    examples,
+    fail,
+    note,
+)
 
 if TYPE_CHECKING:
     from denograd.data import Table
@@ -32,46 +37,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_show_locals=False,
 )
-_output = Console()
-_notes = Console(stderr=True)
-
 _DEMO_TABLES = ("breast_cancer", "wine", "digits3")
-
-
-class _ManyValues(TyperCommand):
-    """Lets an option take several values after one flag: ``--data a.csv b.csv``."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        many = {flag for option in self.params if option.multiple for flag in option.opts}
-        rest: list[str] = super().parse_args(ctx, repeat_flags(args, many))
-        return rest
-
-
-def repeat_flags(args: list[str], many: set[str]) -> list[str]:
-    """Put the flag in front of each of its values, for flags that take several.
-
-    Example:
-        >>> repeat_flags(["--data", "a", "b", "--seeds", "3"], {"--data"})
-        ['--data', 'a', '--data', 'b', '--seeds', '3']
-    """
-    repeated: list[str] = []
-    flag, has_value = "", False
-    for position, token in enumerate(args):
-        if token == "--":
-            return repeated + args[position:]
-        if token.startswith("-") and len(token) > 1:
-            head, equals, _ = token.partition("=")
-            flag, has_value = (head, bool(equals)) if head in many else ("", False)
-        elif flag:
-            if has_value:
-                repeated.append(flag)
-            has_value = True
-        repeated.append(token)
-    return repeated
-
-
-def _examples(*commands: str) -> str:
-    return "\n\n".join(["**Examples**", *(f"`{command}`" for command in commands)])
 
 
 @app.callback(invoke_without_command=True)
@@ -80,13 +46,13 @@ def _main(
 ) -> None:
     """Meta-learned gradient denoising for interpretable models on small data."""
     if version:
-        _output.print(f"denograd {__version__}", highlight=False)
+        OUTPUT.print(f"denograd {__version__}", highlight=False)
         raise typer.Exit
 
 
 @app.command(
-    cls=_ManyValues,
-    epilog=_examples(
+    cls=ManyValues,
+    epilog=examples(
         "denograd evaluate --data patients.csv --target outcome --out results",
         "denograd evaluate --data a.csv b.parquet --sizes 32,64 --seeds 10 --out results",
         "denograd evaluate --builtin wine iris --models soft_tree --out results",
@@ -137,11 +103,11 @@ def evaluate(
     from denograd.data import builtin_table
     from denograd.evaluation import EvaluationConfig
 
-    with _clear_errors():
+    with clear_errors():
         if bool(data) == bool(builtin):
-            raise _usage("give either --data FILE... or --builtin NAME..., and not both")
+            raise UsageError("give either --data FILE... or --builtin NAME..., and not both")
         if builtin and target is not None:
-            raise _usage("--target is for --data; the built-in tables have their own target")
+            raise UsageError("--target is for --data; the built-in tables have their own target")
         config = EvaluationConfig(
             tuple(_names(models)),
             tuple(_names(optimizers)),
@@ -154,7 +120,7 @@ def evaluate(
         _evaluate(tables, config, out, jobs, restart)
 
 
-@app.command(epilog=_examples("denograd demo", "denograd demo --out pictures --jobs 2"))
+@app.command(epilog=examples("denograd demo", "denograd demo --out pictures --jobs 2"))
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for results.")] = Path("denograd-demo"),
     jobs: Annotated[int, typer.Option(help="Processes; -1: one a core.")] = -1,
@@ -170,15 +136,15 @@ def demo(
     from denograd.data import builtin_table
     from denograd.evaluation import EvaluationConfig
 
-    with _clear_errors():
+    with clear_errors():
         tables = [builtin_table(name) for name in _DEMO_TABLES]
         _evaluate(tables, EvaluationConfig(), out, jobs, restart)
 
 
 @app.command(
     "meta-train",
-    cls=_ManyValues,
-    epilog=_examples(
+    cls=ManyValues,
+    epilog=examples(
         "denograd meta-train --tasks prior --minutes 30 --out my-denoiser",
         "denograd meta-train --tasks prior hospital-tables/ --target outcome --out my-denoiser",
         "denograd meta-train --tasks a.csv b.csv --models soft_tree --steps 500 --out my-denoiser",
@@ -211,13 +177,15 @@ def meta_train(
 
     Ctrl-C, or a kill, loses no more than the last minute: start again with --resume.
     """
-    with _clear_errors(ValueError, OSError):
+    from denograd.meta import MetaTrainingError
+
+    with clear_errors(MetaTrainingError, OSError):
         if minutes is not None and steps is not None:
-            raise _usage("give --minutes or --steps, not both")
+            raise UsageError("give --minutes or --steps, not both")
         if minutes is not None and minutes <= 0:
-            raise _usage(f"--minutes is {minutes}; it must be above 0")
+            raise UsageError(f"--minutes is {minutes}; it must be above 0")
         if steps is not None and steps < 1:
-            raise _usage(f"--steps is {steps}; it must be at least 1")
+            raise UsageError(f"--steps is {steps}; it must be at least 1")
         from denograd.meta.cli import run_meta_training
 
         run_meta_training(
@@ -232,7 +200,7 @@ def meta_train(
         )
 
 
-@app.command(epilog=_examples("denograd denoisers", "denograd denoisers default"))
+@app.command(epilog=examples("denograd denoisers", "denograd denoisers default"))
 def denoisers(
     name: Annotated[
         str | None, typer.Argument(help="Show the whole card of this one, a name or a path.")
@@ -241,9 +209,9 @@ def denoisers(
     """List the denoisers that come with the package, or show the card of one."""
     from denograd.denoisers import read_card, shipped_denoisers
 
-    with _clear_errors(ValueError):
+    with clear_errors(ValueError):
         if name is not None:
-            _output.print_json(data=read_card(name))
+            OUTPUT.print_json(data=read_card(name))
             return
         table = RichTable("name", "kind", "weights", "meta-steps", "minutes", "made with")
         for shipped in shipped_denoisers():
@@ -261,13 +229,17 @@ def denoisers(
                 str(training.get("minutes", "-")),
                 f"denograd {card['denograd_version']}",
             )
-        _output.print(table)
-        _output.print("denograd denoisers NAME shows the whole card.")
+        OUTPUT.print(table)
+        OUTPUT.print("denograd denoisers NAME shows the whole card.")
 
 
-def main() -> None:
-    """Run the command; where the installed script starts."""
-    app(prog_name="denograd")
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command; where the installed script starts.
+
+    Args:
+        arguments: what was typed after ``denograd``; default: what the shell handed over.
+    """
+    app(arguments, prog_name="denograd")
 
 
 def _evaluate(
@@ -283,18 +255,18 @@ def _evaluate(
         jobs=jobs,
         restart=restart,
         command=shlex.join(["denograd", *sys.argv[1:]]),
-        console=_notes,
+        console=NOTES,
     )
     if len(done.results):
-        _output.print(results_table(done.summary))
+        OUTPUT.print(results_table(done.summary))
         for sentence in verdict(done.summary):
-            _output.print(sentence, highlight=False)
-    _output.print(f"Results: {done.folder}/results.csv, {done.folder}/summary.json", soft_wrap=True)
+            OUTPUT.print(sentence, highlight=False)
+    OUTPUT.print(f"Results: {done.folder}/results.csv, {done.folder}/summary.json", soft_wrap=True)
     if done.pictures:
         pictures = ", ".join(str(path) for path in done.pictures)
-        _output.print(f"Pictures: {pictures}", soft_wrap=True)
+        OUTPUT.print(f"Pictures: {pictures}", soft_wrap=True)
     if done.errors:
-        _fail(
+        fail(
             f"{len(done.errors)} cells failed; {done.folder}/errors.csv says why. "
             "Run the same command to try them again.",
             code=1,
@@ -310,7 +282,7 @@ def _read(paths: list[Path], target: str | None) -> list[Table]:
     for path, message in errors.items():
         if path in named:
             raise TableError(message)
-        _note(f"left out: {message}")
+        note(f"left out: {message}")
     if not tables:
         raise TableError(f"{', '.join(sorted(named))}: none of the files there can be used")
     return tables
@@ -324,7 +296,7 @@ def _numbers(option: str, text: str) -> list[int]:
     try:
         return [int(name) for name in _names(text)]
     except ValueError:
-        raise _usage(f"{option} is {text!r}; give whole numbers with commas between") from None
+        raise UsageError(f"{option} is {text!r}; give whole numbers with commas between") from None
 
 
 def _product(shape: list[int]) -> int:
@@ -332,54 +304,3 @@ def _product(shape: list[int]) -> int:
     for size in shape:
         count *= size
     return count
-
-
-class _UsageError(ValueError):
-    """Arguments that do not go together."""
-
-
-def _usage(message: str) -> _UsageError:
-    return _UsageError(message)
-
-
-def _note(message: str) -> None:
-    _notes.print(f"note: {message}", style="yellow", markup=False, highlight=False, soft_wrap=True)
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    _notes.print(f"denograd: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
-    raise typer.Exit(code)
-
-
-@contextmanager
-def _clear_errors(*more: type[Exception]) -> Iterator[None]:
-    """Turn a user's mistakes into one message, and warnings about tables into notes.
-
-    Only errors that are meant for users are caught, so that a bug keeps its traceback.
-    """
-    from denograd.baselines import BaselineError
-    from denograd.data import TableError, TableWarning
-    from denograd.denoisers import DenoiserFileError
-    from denograd.evaluation import EvaluationError
-
-    ours = (_UsageError, TableError, BaselineError, DenoiserFileError, EvaluationError)
-    expected: tuple[type[Exception], ...] = (*ours, *more)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("always", TableWarning)
-            show = warnings.showwarning
-
-            def show_note(
-                message: Warning | str, category: type[Warning], *rest: Any, **named: Any
-            ) -> None:
-                if issubclass(category, TableWarning):
-                    _note(str(message))
-                else:
-                    show(message, category, *rest, **named)
-
-            warnings.showwarning = show_note
-            yield
-    except expected as error:
-        _fail(str(error), code=2)
-    except KeyboardInterrupt:
-        _fail("interrupted; what is finished is on disk", code=130)

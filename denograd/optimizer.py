@@ -2,42 +2,26 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from denograd._checkpoint import cloned, pack, unpack
-from denograd._checks import (
-    check_base,
-    check_count,
-    check_model,
-    check_parameter,
-    parameter_names,
-)
-from denograd._clean import Cleaned, clean
-from denograd._flat import Active, FlatGroup, FlatGroups, Piece
+from denograd._checks import check_base, check_count, check_model, check_parameters, parameter_names
+from denograd._engine import Engine, Run, Work
+from denograd._flat import active_parameters
 from denograd.audit import AuditLog
-from denograd.denoisers import Context, Denoiser, IdentityDenoiser, resolve_denoiser
-from denograd.noise import NoiseCapture, noise_variance
+from denograd.denoisers import Denoiser, IdentityDenoiser, resolve_denoiser
+from denograd.noise import NoiseCapture
 
-_CARRIED = ("base", "denoiser", "audit", "_model", "_total_steps", "_dataset_size", "_steps")
+_CARRIED = ("base", "audit", "_model", "_total_steps", "_dataset_size")
 """Attributes that a copy or a pickle takes along as they are."""
-
-
-class _Work(NamedTuple):
-    """One flat group on its way through a step."""
-
-    group: FlatGroup
-    before: Tensor
-    noise_known: Tensor
-    cleaned: Cleaned
 
 
 class DenoGrad(Optimizer):
@@ -97,43 +81,30 @@ class DenoGrad(Optimizer):
         dataset_size: int | None = None,
     ) -> None:
         if isinstance(base, DenoGrad):
-            raise TypeError(
-                "DenoGrad: base is a DenoGrad already; wrap its base optimizer instead"
-            )
+            raise TypeError("DenoGrad: base is a DenoGrad already; wrap its base optimizer instead")
         self.base = check_base(base)
         self.total_steps = total_steps
         self.dataset_size = dataset_size
         self._model = check_model(model, base)
-        self._check_parameters()
-        self.denoiser: Denoiser = resolve_denoiser(denoiser)
+        check_parameters(self.param_groups, self._model)
         self.audit = AuditLog()
-        self._steps = 0
+        self._engine = Engine(resolve_denoiser(denoiser))
         self._begin()
         self.attach_capture(model)
 
     def _begin(self) -> None:
         """Set up what no copy or pickle carries."""
-        self._optimizer_step_pre_hooks = OrderedDict()
-        self._optimizer_step_post_hooks = OrderedDict()
-        self._optimizer_state_dict_pre_hooks = OrderedDict()
-        self._optimizer_state_dict_post_hooks = OrderedDict()
-        self._optimizer_load_state_dict_pre_hooks = OrderedDict()
-        self._optimizer_load_state_dict_post_hooks = OrderedDict()
+        for kind in ("step", "state_dict", "load_state_dict"):
+            for when in ("pre", "post"):
+                setattr(self, f"_optimizer_{kind}_{when}_hooks", OrderedDict())
         self._warned_capturable_if_run_uncaptured = True
         self._patch_step_function()
-        self._flat = FlatGroups(self._denoiser_for)
-        self._converted: dict[
-            tuple[torch.device, torch.dtype], tuple[tuple[int, ...], Denoiser]
-        ] = {}
-        self._step_numbers: dict[tuple[torch.device, torch.dtype], Tensor] = {}
-        self._fallbacks: dict[torch.device, Tensor] = {}
-        self._fallbacks_loaded = 0
         self._capture: NoiseCapture | None = None
 
     # What belongs to the base.
 
     @property
-    def param_groups(self) -> list[dict[str, Any]]:  # type: ignore[override]
+    def param_groups(self) -> list[dict[str, Any]]:
         """The base's own list of parameter groups."""
         return self.base.param_groups
 
@@ -142,7 +113,7 @@ class DenoGrad(Optimizer):
         self.base.param_groups = groups
 
     @property
-    def defaults(self) -> dict[str, Any]:  # type: ignore[override]
+    def defaults(self) -> dict[str, Any]:
         """The base's own defaults."""
         return self.base.defaults
 
@@ -158,7 +129,7 @@ class DenoGrad(Optimizer):
         """Add a group to the base; ``denoise=False`` in it leaves it to the base alone."""
         self.base.add_param_group(param_group)
         try:
-            self._check_parameters()
+            check_parameters(self.param_groups, self._model)
         except (TypeError, RuntimeError):
             self.base.param_groups.pop()
             raise
@@ -186,23 +157,28 @@ class DenoGrad(Optimizer):
         self._dataset_size = check_count("dataset_size", value)
 
     @property
-    def fallbacks(self) -> int:
-        """How often a layer kept its plain gradient; reading it waits for the device."""
-        return self._fallbacks_loaded + sum(int(count) for count in self._fallbacks.values())
+    def denoiser(self) -> Denoiser:
+        """The denoiser."""
+        return self._engine.denoiser
 
     @property
-    def state(self) -> defaultdict[Tensor, Any]:  # type: ignore[override]
+    def fallbacks(self) -> int:
+        """How often a layer kept its plain gradient; reading it waits for the device."""
+        return self._engine.fallbacks
+
+    @property
+    def state(self) -> defaultdict[Tensor, Any]:
         """The denoiser's statistics of each parameter: views, by ``element`` and ``layer``.
 
         The base's own state is ``optimizer.base.state``.
         """
         pieces: defaultdict[Tensor, Any] = defaultdict(dict)
-        pieces.update(self._flat.pieces())
+        pieces.update(self._engine.pieces())
         return pieces
 
     @state.setter
     def state(self, pieces: dict[Tensor, Any]) -> None:
-        self._flat.replace(dict(pieces))
+        self._engine.restart(self._engine.steps, self.fallbacks, dict(pieces))
 
     def attach_capture(self, model: nn.Module | None = None) -> None:
         """Measure noise in backward passes from now on.
@@ -252,101 +228,26 @@ class DenoGrad(Optimizer):
         return loss
 
     def _step(self) -> None:
-        active = self._active()
-        audited = self.audit.due(self._steps)
-        work: list[_Work] = []
+        active = active_parameters(self.param_groups, self._model)
+        work: list[Work] = []
+        audited = self.audit.due(self._engine.steps)
         if active and (audited or not isinstance(self.denoiser, IdentityDenoiser)):
-            known = self._parameters()
-            work = [self._denoise(group) for group in self._flat.of(active, known)]
+            run = Run(self.total_steps or 0, self.dataset_size or 0)
+            work = self._engine.denoise(active, self._parameters(), self._capture, run)
             if audited:
                 self._record(work)
-        for group, _, _, cleaned in work:
-            if cleaned.changed:
-                gradient = group.flipped(cleaned.result.gradient)
-                torch._foreach_copy_(_gradients(group), group.cut(gradient))
+        self._engine.write(work)
         self.base.step()
-        for group, before, _, cleaned in work:
-            self._scale_update(group, cleaned, before)
-            group.state = cleaned.result.state
-            count = cleaned.fell_back.sum()
-            if group.device in self._fallbacks:
-                count += self._fallbacks[group.device]
-            self._fallbacks[group.device] = count
+        self._engine.finish(work, self.param_groups)
         if self._capture is not None:
             self._capture.clear()
             self._capture.watch(member.parameter for member in active)
-        self._steps += 1
-        for number in self._step_numbers.values():
-            number += 1
 
-    def _active(self) -> list[Active]:
-        active = []
-        for index, group in enumerate(self.param_groups):
-            if not group.get("denoise", True):
-                continue
-            sign = -1.0 if group.get("maximize", False) else 1.0
-            for p in group["params"]:
-                if p.grad is None or not p.requires_grad or p.numel() == 0:
-                    continue
-                if p.is_complex() or p.grad.layout != torch.strided:
-                    check_parameter(p, parameter_names(self.param_groups, self._model)[p])
-                active.append(Active(p, index, sign))
-        return active
-
-    def _denoise(self, group: FlatGroup) -> _Work:
-        gradient = group.join(_gradients(group))
-        parameter = group.join(group.parameters)
-        if self._capture is None:
-            noise, known = torch.zeros_like(gradient), torch.zeros_like(group.counts)
-        else:
-            records = self._capture.records(group.parameters)
-            noise, known = noise_variance(gradient, group.layout, records)
-        denoiser = self._denoiser_for(group.device, group.dtype)
-        context = self._context(group, known)
-        cleaned = clean(
-            denoiser, group.flipped(gradient), noise, parameter, group.state, context
-        )
-        return _Work(group, parameter, known, cleaned)
-
-    def _context(self, group: FlatGroup, noise_known: Tensor) -> Context:
-        key = (group.device, group.dtype)
-        if key not in self._step_numbers:
-            self._step_numbers[key] = group.scalar(float(self._steps))
-        rows = 0 if self._capture is None else self._capture.rows
-        return Context(
-            layout=group.layout,
-            counts=group.counts,
-            noise_known=noise_known,
-            step=self._step_numbers[key],
-            total_steps=group.scalar(float(self.total_steps or 0)),
-            rows=group.scalar(float(self.dataset_size or 0)),
-            batch_size=group.scalar(float(rows)),
-        )
-
-    def _scale_update(self, group: FlatGroup, cleaned: Cleaned, before: Tensor) -> None:
-        gain, decay = cleaned.result.gain, cleaned.result.decay
-        if gain is None and decay is None:
-            return
-        after = group.join(group.parameters)
-        # lerp is exact where the gain is 1, so a layer that fell back follows the base.
-        update = after if gain is None else torch.lerp(before, after, gain)
-        if decay is not None:
-            rates = {index: self._learning_rate(group, index) for index in set(group.groups)}
-            rate = torch.stack([rates[index] for index in group.groups])
-            update = update - group.layout.spread(rate * decay) * before
-        torch._foreach_copy_(group.parameters, group.cut(update))
-
-    def _learning_rate(self, group: FlatGroup, index: int) -> Tensor:
-        rate = self.param_groups[index].get("lr", 0.0)
-        if isinstance(rate, Tensor):
-            return rate.to(group.device, group.dtype, non_blocking=True).reshape(())
-        return group.scalar(float(rate))
-
-    def _record(self, work: Sequence[_Work]) -> None:
+    def _record(self, work: Sequence[Work]) -> None:
         names = parameter_names(self.param_groups, self._model)
         for group, _, noise_known, cleaned in work:
             self.audit.record(
-                self._steps,
+                self._engine.steps,
                 [names[p] for p in group.parameters],
                 self.denoiser.coefficient_names,
                 group.layout,
@@ -355,19 +256,6 @@ class DenoGrad(Optimizer):
                 noise_known,
                 cleaned.fell_back,
             )
-
-    def _denoiser_for(self, device: torch.device, dtype: torch.dtype) -> Denoiser:
-        """The denoiser itself, or a copy of it where its weights are elsewhere."""
-        if not isinstance(self.denoiser, nn.Module):
-            return self.denoiser
-        weights = list(self.denoiser.parameters())
-        if all(w.device == device and w.dtype == dtype for w in weights):
-            return self.denoiser
-        versions = tuple(w._version for w in weights)
-        if self._converted.get((device, dtype), ((), None))[0] != versions:
-            converted = copy.deepcopy(self.denoiser).to(device, dtype)
-            self._converted[device, dtype] = (versions, converted)
-        return self._converted[device, dtype][1]
 
     # Saving and copying.
 
@@ -383,8 +271,8 @@ class DenoGrad(Optimizer):
         saved = dict(self.base.state_dict())
         saved["denograd"] = pack(
             self._parameters(),
-            self._flat.pieces(),
-            step=self._steps,
+            self._engine.pieces(),
+            step=self._engine.steps,
             total_steps=self.total_steps,
             dataset_size=self.dataset_size,
             fallbacks=self.fallbacks,
@@ -419,32 +307,29 @@ class DenoGrad(Optimizer):
                 stacklevel=2,
             )
             own = {}
-        self._restart(own.get("step", 0), own.get("fallbacks", 0), pieces)
+        self._engine.restart(own.get("step", 0), own.get("fallbacks", 0), pieces)
+        if self._capture is not None:
+            self._capture.clear()
         self.total_steps = own.get("total_steps") or self.total_steps
         self.dataset_size = own.get("dataset_size") or self.dataset_size
         for after in self._optimizer_load_state_dict_post_hooks.values():
             after(self)
 
-    def _restart(self, steps: int, fallbacks: int, pieces: dict[Tensor, Piece]) -> None:
-        self._steps, self._fallbacks_loaded = steps, fallbacks
-        self._fallbacks.clear()
-        self._step_numbers.clear()
-        self._flat.replace(pieces)
-        if self._capture is not None:
-            self._capture.clear()
-
     def __getstate__(self) -> dict[str, Any]:
         return {
             **{name: self.__dict__[name] for name in _CARRIED},
-            "pieces": {p: cloned(piece) for p, piece in self._flat.pieces().items()},
+            "denoiser": self.denoiser,
+            "steps": self._engine.steps,
             "fallbacks": self.fallbacks,
+            "pieces": {p: cloned(piece) for p, piece in self._engine.pieces().items()},
             "captures": self._capture is not None,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update({name: state[name] for name in _CARRIED})
+        self._engine = Engine(state["denoiser"])
+        self._engine.restart(state["steps"], state["fallbacks"], state["pieces"])
         self._begin()
-        self._restart(self._steps, state["fallbacks"], state["pieces"])
         # A model that holds its optimizer is copied around it, and is not whole yet.
         if self._model is not None and "_modules" not in self._model.__dict__:
             warnings.warn(
@@ -459,13 +344,3 @@ class DenoGrad(Optimizer):
 
     def _parameters(self) -> list[Tensor]:
         return [p for group in self.param_groups for p in group["params"]]
-
-    def _check_parameters(self) -> None:
-        names = parameter_names(self.param_groups, self._model)
-        for group in self.param_groups:
-            for p in group["params"] if group.get("denoise", True) else ():
-                check_parameter(p, names[p])
-
-
-def _gradients(group: FlatGroup) -> list[Tensor]:
-    return [p.grad for p in group.parameters if p.grad is not None]

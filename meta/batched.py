@@ -65,7 +65,8 @@ class BatchedModel:
         }
 
         def single(p: dict[str, Tensor], x: Tensor, fm: Tensor, cm: Tensor) -> Tensor:
-            return functional_call(self.template, p, (x, fm, cm))
+            scores: Tensor = functional_call(self.template, p, (x, fm, cm))
+            return scores
 
         return vmap(single)(parameters, x, feature_mask, class_mask)
 

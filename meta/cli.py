@@ -175,7 +175,7 @@ def _validation(
         return None
     try:
         for name in models:
-            control_settings(name, validation.steps)
+            control_settings(name, validation.steps, rows=1)
     except BaselineError as error:
         raise MetaTrainingError(str(error)) from error
     return validation

@@ -64,7 +64,8 @@ class EpisodeDistribution:
         tasks: tasks in an episode.
         rows: training rows of a task.
         steps: inner steps.
-        max_features: widest table.
+        max_features: features of the widest table; each episode draws a limit of its own, a
+            fifth of this or more.
         test_rows: held-out rows of a task.
         learning_rate: of the base optimizer.
         batch_sizes: one is drawn; no batch is larger than its smallest task.
@@ -76,7 +77,7 @@ class EpisodeDistribution:
     tasks: int = 24
     rows: tuple[int, int] = (16, 256)
     steps: tuple[int, int] = (50, 300)
-    max_features: int = 36
+    max_features: int = 56
     test_rows: int = 128
     learning_rate: tuple[float, float] = (3e-3, 3e-2)
     batch_sizes: tuple[int, ...] = (8, 16, 32, 32, 32, 64)
@@ -140,7 +141,7 @@ def draw_episode(
     smallest = round(log_uniform(rng, distribution.rows))
     largest = min(2 * smallest, distribution.rows[1])
     steps = round(log_uniform(rng, distribution.steps))
-    max_features = int(rng.choice([8, 16, 24, distribution.max_features]))
+    max_features = round(distribution.max_features * float(rng.choice([0.2, 0.4, 0.6, 1.0])))
     tasks = TaskBatch.stack(
         [
             family.draw(

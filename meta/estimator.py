@@ -18,9 +18,9 @@ class MetaLoss:
     """What meta-training lowers: the logarithm of the held-out loss, clipped late.
 
     ``log(min(loss, clip * log C) + floor)``: the logarithm makes it the geometric mean of
-    loss ratios, whatever the tasks' scales; the floor keeps tasks without noise from
-    outweighing the rest; the clip is far above the loss ``log C`` of guessing, so that
-    over-confidence costs.
+    loss ratios, whatever the tasks' scales; the floor keeps tasks that can be learnt almost
+    without loss, where ratios range widely, from drowning out those with a weak signal; the
+    clip is far above the loss ``log C`` of guessing, so that over-confidence costs.
 
     Args:
         floor: in nats.
@@ -28,9 +28,9 @@ class MetaLoss:
         final: weight of the end of the inner loop; each point along the path weighs 1.
     """
 
-    floor: float = 0.05
+    floor: float = 0.25
     clip: float = 4.0
-    final: float = 3.0
+    final: float = 6.0
 
     def __call__(self, losses: Tensor, classes: Tensor) -> Tensor:
         """``(T,)`` losses in nats to ``(T,)``; ``classes`` are the tasks' class counts."""
@@ -78,7 +78,9 @@ def truncated_backprop(
         ValueError: ``window`` or ``points`` below 1.
     """
     if window < 1 or points < 1:
-        raise ValueError(f"truncated_backprop: window={window}, points={points}; both must be >= 1")
+        raise ValueError(
+            f"truncated_backprop: window={window}, points={points}; both must be at least 1"
+        )
     windows = math.ceil(episode.steps / window)
     cuts = [round(episode.steps * (i + 1) / windows) for i in range(windows)]
     weight = windows * points - 1 + loss.final
@@ -95,7 +97,7 @@ def truncated_backprop(
                 share = (loss.final if last else 1.0) / weight
                 collected = collected + share * loss(losses, episode.tasks.classes).mean()
                 final = losses.detach().mean()
-        collected.backward()  # type: ignore[no-untyped-call]
+        collected.backward()
         total += float(collected.detach())
         state, begin = state.detached(), end
     norm = torch.stack([p.grad.norm() for p in denoiser.parameters() if p.grad is not None]).norm()

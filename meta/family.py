@@ -40,8 +40,8 @@ class PriorFamily:
     def draw(self, rng: np.random.Generator, rows: int, test_rows: int, max_features: int) -> Task:
         """Draw a task whose training rows show at least two classes."""
         while True:
-            low = min(3, max_features)
-            n_features = int(round(np.exp(rng.uniform(np.log(low), np.log(max_features)))))
+            low = min(max_features, max(2, max_features // 5))
+            n_features = round(np.exp(rng.uniform(np.log(low), np.log(max_features))))
             n_classes = 2 if rng.random() < 0.6 else int(rng.integers(2, self.max_classes + 1))
             x, y = draw_prior_table(rng, rows + test_rows, n_features, n_classes)
             if len(np.unique(y[:rows])) > 1 and np.ptp(x[:rows], axis=0).max() > 1e-3:
@@ -112,15 +112,15 @@ class TableFamily:
             if rng.random() < 0.5:
                 low = min(3, n_features)
                 width = np.exp(rng.uniform(np.log(low), np.log(n_features)))
-                n_features = int(round(width))
+                n_features = round(width)
             n_features = min(n_features, max_features)
             x = x[:, rng.permutation(x.shape[1])[:n_features]]
         n_classes = int(y.max()) + 1
         varies = np.ptp(x[:rows], axis=0).max() > 1e-3
         if n_classes < 2 or len(np.unique(y[:rows])) < 2 or not varies:
             return None
-        if self.augment and rng.random() < 0.3:
-            flipped = rng.random(len(y)) < rng.uniform(0.0, 0.2)
+        if self.augment and rng.random() < 0.5:
+            flipped = rng.random(len(y)) < rng.uniform(0.0, 0.5)
             y[flipped] = rng.integers(n_classes, size=int(flipped.sum()))
             if len(np.unique(y[:rows])) < 2:
                 return None

@@ -46,7 +46,7 @@ def draw_prior_table(
     if rng.random() < 0.3:
         other = TEACHERS[rng.integers(len(TEACHERS))]
         scores = _standardised(scores + _standardised(other(rng, inputs, n_classes)))
-    strength = np.exp(rng.uniform(np.log(0.3), np.log(8.0)))
+    strength = np.exp(rng.uniform(np.log(0.15), np.log(6.0)))
     logits = strength * scores + rng.normal(0, rng.choice([0.1, 0.7, 1.5]), n_classes)
     gumbel = rng.gumbel(size=logits.shape)
     labels = np.argmax(logits + gumbel, axis=1)
@@ -82,7 +82,8 @@ def _draw_column(rng: np.random.Generator, z: Array) -> Array:
     if kind == 2:
         return np.asarray(np.sign(z) * np.abs(z) ** rng.uniform(1.5, 2.5))
     if kind == 3:
-        return np.asarray(z > np.quantile(z, rng.uniform(0.05, 0.95)), dtype=np.float64)
+        cut = np.quantile(z, np.clip(rng.beta(0.7, 0.7), 0.01, 0.99))
+        return np.asarray(z > cut, dtype=np.float64)
     if kind == 4:
         levels = int(rng.integers(3, 8))
         return np.asarray(np.searchsorted(np.sort(rng.normal(size=levels - 1)), z), np.float64)

@@ -55,7 +55,7 @@ def make_task(
     mean, deviation = mean[varies], deviation[varies]
 
     def scaled(x: NDArray[np.floating]) -> NDArray[np.float32]:
-        return np.clip((x - mean) / deviation, -CLIP, CLIP).astype(np.float32)
+        return np.asarray(np.clip((x - mean) / deviation, -CLIP, CLIP), dtype=np.float32)
 
     return Task(name, scaled(x_train), y_train, scaled(x_test), y_test, n_classes)
 

@@ -186,8 +186,9 @@ class MetaTrainer:
             "loss": asdict(self.loss),
             "card": self.card,
         }
-        # A longer run may go on from a shorter one.
+        # A longer run may go on from a shorter one, and its command says so.
         described["config"].update(steps=None, minutes=None)
+        described["card"] = {k: v for k, v in self.card.items() if k != "command"}
         return dict(json.loads(json.dumps(described)))
 
     def _open(self, resume: bool) -> None:

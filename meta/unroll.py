@@ -83,7 +83,9 @@ def start(episode: Episode, denoiser: Denoiser) -> InnerState:
 
 
 def _exact_count(x: Any) -> Any:
-    """torchopt raises beta to a whole number in float32, which costs Adam four digits."""
+    """Counts as float64: torchopt raises beta to a whole number in float32,
+    which costs Adam four digits.
+    """
     whole = isinstance(x, Tensor) and not x.is_floating_point()
     return x.double() if whole else x
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -118,7 +118,7 @@ class MetaValidation:
             factory(tasks.x_train.shape[-1], int(tasks.classes.max())),
             steps=self.steps,
             batch_size=batch_size,
-            micro=batch_size,
+            micro=min(8, batch_size),
             base="adam",
             learning_rate=torch.full((len(tasks), 1), self.learning_rate),
             weight_decay=0.0,
@@ -128,13 +128,11 @@ class MetaValidation:
     def control_losses(self) -> list[Tensor]:
         """Held-out losses of the control, run once and kept."""
         if self._control is None:
-            self._control = [self._run_control(name, e) for name, _, e in self.cells]
+            self._control = [self._run_control(*cell) for cell in self.cells]
         return self._control
 
-    def _run_control(self, name: str, episode: Episode) -> Tensor:
-        from dataclasses import replace
-
-        settings = control_settings(name, self.steps)
+    def _run_control(self, name: str, rows: int, episode: Episode) -> Tensor:
+        settings = control_settings(name, self.steps, rows)
         tuned = replace(
             episode,
             learning_rate=torch.full_like(episode.learning_rate, settings.lr),

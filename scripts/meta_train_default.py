@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
+import sys
 import time
 from pathlib import Path
 
@@ -33,7 +35,8 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True, help="folder with catalog.csv")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=150.0)
+    parser.add_argument("--minutes", type=float)
+    parser.add_argument("--steps", type=int, help="meta-steps, instead of minutes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tasks", type=int, default=24, help="tasks in a meta-step")
     parser.add_argument("--learning-rate", type=float, default=2e-3)
@@ -56,9 +59,11 @@ def main() -> None:
     config = TrainerConfig(
         seed=arguments.seed,
         minutes=arguments.minutes,
+        steps=arguments.steps,
+        validate_minutes=15.0,
         learning_rate=arguments.learning_rate,
         pooled=ablation != "pooling",
-        disabled=WienerDenoiser.PARTS[ablation] if ablation in WienerDenoiser.PARTS else (),
+        disabled=WienerDenoiser.PARTS.get(ablation or "", ()),
     )
     trainer = MetaTrainer(
         family,
@@ -67,10 +72,7 @@ def main() -> None:
         arguments.out,
         validation=MetaValidation(validate, {"soft_tree": SoftTree, "attention": FeatureAttention}),
         card={
-            "command": "python scripts/meta_train_default.py --data ../shared/data "
-            f"--out {arguments.out} --minutes {arguments.minutes:g} --seed {arguments.seed} "
-            f"--tasks {arguments.tasks} --learning-rate {arguments.learning_rate:g}"
-            + (f" --from {arguments.start}" if arguments.start else ""),
+            "command": shlex.join(["python", *sys.argv]).replace(" --resume", ""),
             "data_sets": {
                 "meta_train": ["synthetic prior", *(t.name for t in train)],
                 "meta_validation": [t.name for t in validate],

@@ -1,10 +1,10 @@
 """Tune the control: AdamW's learning rate, decay and schedule on the meta-training tasks.
 
 The tasks are drawn from what the default denoiser is meta-trained on: the synthetic prior
-and the real tables of a folder's
-`meta_train`, half each, 16 to 256 rows. For each model and number of
-steps, 60 random configurations run on 48 tasks; the best eight run on 192 others, and the
-lowest geometric mean of held-out log loss wins.
+and the real tables of a folder's `meta_train`, half each. For each model, number of steps
+and number of rows, 60 random configurations run on 16 tasks; the best eight run on 64
+others, and the lowest geometric mean of held-out log loss wins. Written after every model
+and number of steps; what the output holds already is not tuned again.
 
     python scripts/tune_control.py --data ../shared/data
 """
@@ -13,73 +13,62 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-
 from _development_tables import classification_tables
 
 from denograd.baselines import schedule_factor
 from denograd.denoisers import IdentityDenoiser
 from denograd.meta.episode import Episode, assemble_episode, log_uniform
-from denograd.meta.family import MixedFamily, PriorFamily, TableFamily
+from denograd.meta.family import MixedFamily, PriorFamily, TableFamily, TaskFamily
 from denograd.meta.task import TaskBatch
 from denograd.meta.validation import run_episode
 from denograd.models import FeatureAttention, SoftTree
 
 MODELS = {"soft_tree": SoftTree, "attention": FeatureAttention}
-STEPS = (50, 100, 200, 300)
+STEPS = (200, 100, 50, 300)
 SIZES = (16, 32, 64, 128, 256)
 
 
-def episodes(model: str, steps: int, count: int, data: Path, seed: int) -> list[Episode]:
-    """`count` stacked tasks for each size."""
-    sources = classification_tables(data, "meta_train")
-    family = MixedFamily([(PriorFamily(), 0.5), (TableFamily(sources), 0.5)])
-    drawn = []
-    for rows in SIZES:
-        rng = np.random.default_rng([seed, rows])
-        tasks = TaskBatch.stack([family.draw(rng, rows, 256, 36) for _ in range(count)])
-        template = MODELS[model](tasks.x_train.shape[-1], int(tasks.classes.max()))
-        drawn.append(
-            assemble_episode(
-                rng,
-                tasks,
-                template,
-                steps=steps,
-                batch_size=min(32, rows),
-                micro=1,
-                base="adam",
-                learning_rate=torch.ones(count, 1),
-                weight_decay=0.0,
-            )
-        )
-    return drawn
+def draw(model: str, steps: int, rows: int, count: int, family: TaskFamily, seed: int) -> Episode:
+    """Stacked tasks of one size."""
+    rng = np.random.default_rng([seed, rows])
+    widths = rng.choice([11, 22, 34, 56], size=count)
+    tasks = TaskBatch.stack([family.draw(rng, rows, 256, int(width)) for width in widths])
+    template = MODELS[model](tasks.x_train.shape[-1], int(tasks.classes.max()))
+    return assemble_episode(
+        rng,
+        tasks,
+        template,
+        steps=steps,
+        batch_size=min(32, rows),
+        micro=1,
+        base="adam",
+        learning_rate=torch.ones(count, 1),
+        weight_decay=0.0,
+    )
 
 
-def score(drawn: list[Episode], lr: float, decay: float, schedule: str, steps: int) -> float:
+def score(episode: Episode, lr: float, decay: float, schedule: str) -> float:
     """Mean logarithm of the held-out loss, so that its differences are ratios."""
 
     def factor(step: int) -> float:
-        return schedule_factor(schedule, step, steps)
+        return schedule_factor(schedule, step, episode.steps)
 
-    logs = []
-    for episode in drawn:
-        rates = torch.full_like(episode.learning_rate, lr)
-        tuned = replace(episode, learning_rate=rates, weight_decay=decay)
-        losses = run_episode(tuned, IdentityDenoiser(), factor)
-        logs.append(torch.log(losses + 0.02).mean())
-    return float(torch.stack(logs).mean())
+    rates = torch.full_like(episode.learning_rate, lr)
+    tuned = replace(episode, learning_rate=rates, weight_decay=decay)
+    losses = run_episode(tuned, IdentityDenoiser(), factor)
+    return float(torch.log(losses.clamp(max=1e6) + 0.02).nan_to_num(nan=20.0).mean())
 
 
-def tune(model: str, steps: int, data: Path) -> dict[str, object]:
-    """The best of 60 configurations for a model and a number of steps."""
+def tune(model: str, steps: int, data: Path) -> list[dict[str, object]]:
+    """The best of 60 configurations for a model and a number of steps, for each size."""
     torch.set_num_threads(1)
+    sources = classification_tables(data, "meta_train")
+    family = MixedFamily([(PriorFamily(), 0.5), (TableFamily(sources), 0.5)])
     rng = np.random.default_rng([0, steps])
     candidates = [
         (
@@ -89,41 +78,46 @@ def tune(model: str, steps: int, data: Path) -> dict[str, object]:
         )
         for _ in range(60)
     ]
-    first = episodes(model, steps, 10, data, seed=101)
-    best = sorted(candidates, key=lambda c: score(first, *c, steps))[:8]
-    second = episodes(model, steps, 38, data, seed=202)
-    scores = {c: score(second, *c, steps) for c in best}
-    lr, decay, schedule = min(best, key=scores.__getitem__)
-    return {
-        "model": model,
-        "steps": steps,
-        "lr": round(lr, 6),
-        "weight_decay": round(decay, 6),
-        "schedule": schedule,
-        "mean_log_loss": round(min(scores.values()), 4),
-    }
+    found: list[dict[str, object]] = []
+    for rows in SIZES:
+        first = draw(model, steps, rows, 16, family, seed=101)
+        best = sorted(candidates, key=lambda c, e=first: score(e, *c))[:8]
+        second = draw(model, steps, rows, 64, family, seed=202)
+        scores = {c: score(second, *c) for c in best}
+        lr, decay, schedule = min(best, key=scores.__getitem__)
+        found.append(
+            {
+                "model": model,
+                "steps": steps,
+                "rows": rows,
+                "lr": round(lr, 6),
+                "weight_decay": round(decay, 6),
+                "schedule": schedule,
+                "mean_log_loss": round(min(scores.values()), 4),
+            }
+        )
+    return found
 
 
 def main() -> None:
-    """Tune every model and number of steps, and write the result."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
+    """Tune every model, number of steps and size, and write the result."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder with catalog.csv")
     parser.add_argument("--out", type=Path, default=Path("baselines/control.json"))
-    parser.add_argument("--jobs", type=int, default=1)
     arguments = parser.parse_args()
-    cells = [(m, s, arguments.data) for s in STEPS for m in MODELS]
-    settings = []
-    with ProcessPoolExecutor(arguments.jobs) as pool:
-        for found in pool.map(_tune, cells):
-            settings.append(found)
-            print(found, file=sys.stderr, flush=True)
+    settings = json.loads(arguments.out.read_text())["settings"] if arguments.out.exists() else []
+    done = {(entry["model"], entry["steps"]) for entry in settings}
     command = f"python scripts/tune_control.py --data {arguments.data}"
-    content = {"schema": 1, "made_by": command, "settings": settings}
-    arguments.out.write_text(json.dumps(content, indent=1) + "\n")
-
-
-def _tune(cell: tuple[str, int, Path]) -> dict[str, object]:
-    return tune(*cell)
+    for steps in STEPS:
+        for model in MODELS:
+            if (model, steps) in done:
+                continue
+            settings += tune(model, steps, arguments.data)
+            content = {"schema": 1, "made_by": command, "settings": settings}
+            arguments.out.write_text(json.dumps(content, indent=1) + "\n")
+            print(f"{model}, {steps} steps: tuned", flush=True)
 
 
 if __name__ == "__main__":

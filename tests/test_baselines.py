@@ -28,7 +28,14 @@ from denograd.baselines import (
 )
 from denograd.models.registry import MODEL_NAMES, make_model
 
-ENTRY = {"model": "soft_tree", "steps": 100, "lr": 0.5, "weight_decay": 0.1, "schedule": "linear"}
+ENTRY = {
+    "model": "soft_tree",
+    "steps": 100,
+    "rows": 64,
+    "lr": 0.5,
+    "weight_decay": 0.1,
+    "schedule": "linear",
+}
 
 
 def control_file(tmp_path: Path, *entries: dict[str, Any], schema: object = 1) -> Path:
@@ -69,15 +76,23 @@ def test_schedule_refuses_what_it_does_not_know() -> None:
 def test_the_nearest_number_of_steps_counts_in_ratios(tmp_path: Path) -> None:
     path = control_file(tmp_path, *({**ENTRY, "steps": steps} for steps in (50, 100, 400)))
     for asked, expected in ((1, 50), (70, 50), (72, 100), (190, 100), (210, 400), (9999, 400)):
-        assert control_settings("soft_tree", asked, path).steps == expected
+        assert control_settings("soft_tree", asked, 64, path).steps == expected
+
+
+def test_the_nearest_number_of_rows_counts_after_steps(tmp_path: Path) -> None:
+    cells = [(50, 16), (50, 64), (100, 16), (100, 256)]
+    path = control_file(tmp_path, *({**ENTRY, "steps": s, "rows": r} for s, r in cells))
+    for steps, rows, expected in ((60, 30, (50, 16)), (60, 33, (50, 64)), (90, 63, (100, 16))):
+        found = control_settings("soft_tree", steps, rows, path)
+        assert (found.steps, found.rows) == expected
 
 
 def test_unknown_model_lists_the_tuned_ones(tmp_path: Path) -> None:
     path = control_file(tmp_path, ENTRY)
-    with pytest.raises(BaselineError, match="model='mlp'.*tuned are soft_tree.*tune_control"):
-        control_settings("mlp", 100, path)
+    with pytest.raises(BaselineError, match=r"model='mlp'.*tuned are soft_tree.*tune_control"):
+        control_settings("mlp", 100, 64, path)
     with pytest.raises(BaselineError, match="steps=0"):
-        control_settings("soft_tree", 0, path)
+        control_settings("soft_tree", 0, 64, path)
 
 
 @pytest.mark.parametrize(
@@ -87,6 +102,7 @@ def test_unknown_model_lists_the_tuned_ones(tmp_path: Path) -> None:
         ({"lr": "big"}, "lr is 'big'"),
         ({"weight_decay": math.inf}, "weight_decay is inf"),
         ({"steps": 0}, "steps is 0"),
+        ({"rows": 0}, "rows is 0"),
         ({"schedule": "step"}, "schedule is 'step'; it must be one of constant"),
     ],
 )
@@ -144,10 +160,8 @@ def test_control_is_adamw_with_the_tuned_schedule() -> None:
     assert recipe.scheduler is not None
     train(ours, recipe.optimizer, lambda _: recipe.scheduler.step())  # type: ignore[union-attr]
 
-    tuned = control_settings("soft_tree", 8)
-    reference = torch.optim.AdamW(
-        theirs.parameters(), lr=tuned.lr, weight_decay=tuned.weight_decay
-    )
+    tuned = control_settings("soft_tree", 8, 20)
+    reference = torch.optim.AdamW(theirs.parameters(), lr=tuned.lr, weight_decay=tuned.weight_decay)
 
     def set_rate(step: int) -> None:
         reference.param_groups[0]["lr"] = tuned.lr * schedule_factor(tuned.schedule, step + 1, 8)
@@ -161,7 +175,8 @@ def test_defaults_are_torchs() -> None:
     recipe = make_optimizer("adamw_default", ours, model_name="soft_tree", steps=8, rows=20)
     train(ours, recipe.optimizer)
     train(theirs, torch.optim.AdamW(theirs.parameters()))
-    assert recipe.scheduler is None and same(ours, theirs)
+    assert recipe.scheduler is None
+    assert same(ours, theirs)
 
 
 def test_denograd_wraps_the_base_of_its_card(monkeypatch: pytest.MonkeyPatch) -> None:

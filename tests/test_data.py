@@ -29,7 +29,6 @@ from denograd.data import (
 )
 from denograd.data.dates import DateParts
 
-
 ROWS = 60
 
 
@@ -79,7 +78,16 @@ def test_messy_csv_is_read_and_every_column_gets_its_kind(messy_csv: Path) -> No
     assert set(plan.dropped) == {"patient_id", "row", "site", "empty", "note"}
     messages = [str(warning.message) for warning in caught]
     for column in plan.dropped:
-        assert sum(f"column {column!r} is left out" in message for message in messages) == 1
+        assert sum(f"column {column!r} is left out: " in message for message in messages) == 1
+
+
+def test_columns_left_out_for_one_reason_are_told_together() -> None:
+    frame = pd.DataFrame({"a": [1] * 6, "b": "x", "c": [1.0, 2, 3, 1, 2, 3]})
+    with pytest.warns(TableWarning) as caught:
+        plan_columns(Table("t", frame, pd.Series([0, 1] * 3)))
+    assert [str(warning.message) for warning in caught] == [
+        "t: columns 'a', 'b' are left out: the same value in every row"
+    ]
 
 
 def test_parquet_and_csv_give_the_same_numbers(messy_csv: Path, tmp_path: Path) -> None:
@@ -126,7 +134,8 @@ def test_test_rows_do_not_change_the_encoding_of_training_rows(messy_csv: Path) 
     before = encoder.transform(train)
     strange = table.features.iloc[16:].assign(age=1e9, colour="purple", pressure=np.inf, seen="?")
     encoded = encoder.transform(strange)
-    assert np.isfinite(encoded).all() and np.abs(encoded).max() <= 8
+    assert np.isfinite(encoded).all()
+    assert np.abs(encoded).max() <= 8
     np.testing.assert_array_equal(before, encoder.transform(train))
 
 
@@ -141,7 +150,8 @@ def test_few_training_rows_always_encode_to_finite_numbers(seed: int, rows: int)
     plan = quiet_plan(Table("t", frame, pd.Series(np.arange(ROWS) % 2)))
     encoder = Encoder(plan).fit(frame.iloc[:rows])
     encoded = encoder.transform(frame)
-    assert encoded.dtype == np.float32 and np.isfinite(encoded).all()
+    assert encoded.dtype == np.float32
+    assert np.isfinite(encoded).all()
     assert encoded.shape == (ROWS, len(encoder.feature_names_))
     assert len(set(encoder.feature_names_)) == len(encoder.feature_names_)
     assert (encoded[:rows].std(axis=0) > 0).all()
@@ -266,7 +276,8 @@ def test_separators_question_marks_and_byte_order_marks(tmp_path: Path, separato
 def test_another_column_may_be_the_target(tmp_path: Path) -> None:
     path = csv(tmp_path, "kind,x\na,1\nb,2\na,3\nb,5\n")
     table = read_table(path, target="kind")
-    assert table.features.columns.tolist() == ["x"] and table.classes == ("a", "b")
+    assert table.features.columns.tolist() == ["x"]
+    assert table.classes == ("a", "b")
     with pytest.raises(TableError, match=r"no column 'knid'.*Did you mean 'kind'\?.*'kind', 'x'"):
         read_table(path, target="knid")
 
@@ -324,7 +335,8 @@ def test_folders_of_tables(messy_csv: Path, tmp_path: Path) -> None:
 def test_builtin_tables_encode(name: str) -> None:
     table = builtin_table(name)
     encoded = Encoder(quiet_plan(table)).fit(table.features).transform(table.features)
-    assert np.isfinite(encoded).all() and len(encoded) == len(table)
+    assert np.isfinite(encoded).all()
+    assert len(encoded) == len(table)
 
 
 def test_unknown_builtin_lists_names() -> None:

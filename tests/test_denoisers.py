@@ -166,14 +166,16 @@ def test_outputs_are_finite_and_bounded(
     parameter = torch.randn(LAYOUT.total)
     state = denoiser.init_state(parameter, LAYOUT)
     now = Context(*(v.float() if isinstance(v, torch.Tensor) else v for v in context(0, known)))
-    for step in range(5):
+    for _step in range(5):
         gradient = torch.randn(LAYOUT.total) * (0.0 if zero else 10.0**exponent)
         result = denoiser(gradient, gradient.square(), parameter, state, now)
         state = result.state
         if exponent < 16:
             assert torch.isfinite(result.gradient).all()
-        assert (result.gain >= 0).all() and (result.gain <= torch.e**2.5 + 1e-3).all()
-        assert (result.decay > 0).all() and (result.decay <= 1.01).all()
+        assert (result.gain >= 0).all()
+        assert (result.gain <= torch.e**2.5 + 1e-3).all()
+        assert (result.decay > 0).all()
+        assert (result.decay <= 1.01).all()
         largest = gradient.abs().max() * torch.e**1.5 + 2 * state.element["slow"].abs().max()
         largest = largest + 2 * state.element["fast"].abs().max()
         assert (result.gradient.abs() <= largest * 1.01).all()

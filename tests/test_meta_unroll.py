@@ -116,12 +116,16 @@ def test_decoupled_decay_and_schedule_equal_adamw() -> None:
     for task in range(3):
         rate = float(e.learning_rate[task])
 
-        class Stepped(torch.optim.AdamW):
-            def step(self, closure=None):  # the schedule, without a scheduler
-                super().step()
-                self.param_groups[0]["lr"] -= rate / 6
+        def scheduled(module: torch.nn.Module, lr: float = rate) -> torch.optim.Optimizer:
+            optimizer = torch.optim.AdamW(module.parameters(), lr=lr, weight_decay=0.3)
 
-        alone = train_alone(e, task, lambda m: Stepped(m.parameters(), lr=rate, weight_decay=0.3))
+            def lower(*_: object) -> None:
+                optimizer.param_groups[0]["lr"] -= lr / 6
+
+            optimizer.register_step_post_hook(lower)
+            return optimizer
+
+        alone = train_alone(e, task, scheduled)
         torch.testing.assert_close(state.parameters[task], alone, rtol=1e-7, atol=1e-9)
 
 

@@ -87,13 +87,21 @@ def plan_columns(table: Table) -> ColumnPlan:
         elif (guess := guess_date_format(values)) is not None:
             date[name] = guess.format
             if guess.ambiguous:
-                _warn(table, name, f"day and month cannot be told apart; read as {guess.format}")
+                _warn(
+                    f"{table.name}: column {name!r}: day and month cannot be told apart; "
+                    f"read as {guess.format}"
+                )
         elif (reason := _unusable_text(name, values)) is not None:
             dropped[name] = reason
         else:
             category.append(name)
-    for name, reason in dropped.items():
-        _warn(table, name, f"is left out: {reason}", sep=" ")
+    for reason in dict.fromkeys(dropped.values()):
+        names = [name for name in dropped if dropped[name] == reason]
+        several = len(names) > 1
+        _warn(
+            f"{table.name}: column{'s' * several} {listing(names)} "
+            f"{'are' if several else 'is'} left out: {reason}"
+        )
     if not (numeric or category or date):
         raise TableError(
             f"{table.name}: no column can be learned from; all {len(dropped)} are left out "
@@ -103,8 +111,8 @@ def plan_columns(table: Table) -> ColumnPlan:
     return ColumnPlan(tuple(numeric), tuple(category), date, dropped)
 
 
-def _warn(table: Table, column: str, message: str, sep: str = ": ") -> None:
-    warnings.warn(f"{table.name}: column {column!r}{sep}{message}", TableWarning, stacklevel=3)
+def _warn(message: str) -> None:
+    warnings.warn(message, TableWarning, stacklevel=3)
 
 
 def _is_number(values: pd.Series[Any]) -> bool:
@@ -125,7 +133,7 @@ def _useless(name: str, values: pd.Series[Any]) -> str | None:
             return f"values of type {type(unusual[0]).__name__} are not supported"
     distinct = present.nunique()
     if distinct == 1 and len(present) == len(values):
-        return f"it has the same value in every row, {present.iloc[0]}"
+        return "the same value in every row"
     whole = _is_number(values) and bool((present % 1 == 0).all())
     named_id = bool(_ID_NAME.search(name) or _CAMEL_ID.search(name))
     if whole and distinct == len(present) and len(present) > 3:

@@ -55,7 +55,7 @@ class Layout:
 
     def split(self, flat: Tensor) -> tuple[Tensor, ...]:
         """Views of each layer, ``(..., N)`` to ``L`` times ``(..., n)``."""
-        return torch.split(flat, self.sizes, dim=-1)
+        return torch.split(flat, list(self.sizes), dim=-1)
 
     def sum(self, flat: Tensor) -> Tensor:
         """Sum over the elements of each layer, ``(..., N)`` to ``(..., L)``."""

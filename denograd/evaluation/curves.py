@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
+from denograd.evaluation.names import short_names
 from denograd.evaluation.train import Cell, CellResult
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555")
@@ -84,6 +85,7 @@ def plot_ratios(summary: Mapping[str, Any], folder: Path) -> list[Path]:
     cases, rivals = summary["cases"], list(summary["comparisons"])
     if not cases or not rivals:
         return []
+    short = short_names(rivals)
     labels = list(dict.fromkeys(f"{case['dataset']}, {case['model']}" for case in cases))
     sizes = sorted({case["n_train"] for case in cases})
     height = 0.42 * len(labels) + 2.2
@@ -108,7 +110,7 @@ def plot_ratios(summary: Mapping[str, Any], folder: Path) -> list[Path]:
             )
         overall = summary["comparisons"][rival]["overall"]
         axes.set_title(
-            f"{rival}: wins {overall['wins']} of {overall['cases']}, "
+            f"{short[rival]}: wins {overall['wins']} of {overall['cases']}, "
             f"mean ratio {overall['log_loss_ratio']:.3f}",
             fontsize=_FONT,
         )
@@ -139,7 +141,7 @@ def _plot_runs(axes: Axes, curves: Sequence[Mapping[str, list[float]]], colour: 
 def _legend(figure: Figure, optimizers: Sequence[str]) -> None:
     handles = [
         Line2D([], [], color=_colour(number), linewidth=2, label=name)
-        for number, name in enumerate(optimizers)
+        for number, name in enumerate(short_names(optimizers).values())
     ]
     handles += [
         Line2D([], [], color="#555555", linewidth=2, label="test (band: all seeds)"),

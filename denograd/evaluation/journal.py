@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -59,7 +60,7 @@ class Journal:
             folder.mkdir(parents=True, exist_ok=True)
             if restart:
                 self._clear()
-            self._claim(json.loads(json.dumps(settings)))
+            self._claim(settings)
         except OSError as error:
             raise EvaluationError(
                 f"{folder}: the folder cannot be used ({error}); choose another"
@@ -173,13 +174,17 @@ def _from_json(row: dict[str, Any]) -> dict[str, Any]:
     return {key: float("nan") if value is None else value for key, value in row.items()}
 
 
-def _difference(before: Any, now: Any, where: str = "") -> str:
-    """The first few places where two JSON values differ, in words."""
+def _difference(before: Any, now: Any) -> str:
+    """The first three places where two JSON values differ, in words."""
+    found = list(_differences(before, now, ""))
+    more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
+    return "; ".join(found[:3]) + more
+
+
+def _differences(before: Any, now: Any, where: str) -> Iterator[str]:
     if isinstance(before, dict) and isinstance(now, dict):
-        parts = [
-            _difference(before.get(key), now.get(key), f"{where}.{key}" if where else key)
-            for key in sorted({*before, *now})
-            if before.get(key) != now.get(key)
-        ]
-        return "; ".join(parts[:3])
-    return f"{where} was {before}, now it is {now}"
+        for key in dict.fromkeys([*before, *now]):
+            inner = f"{where}.{key}" if where else key
+            yield from _differences(before.get(key), now.get(key), inner)
+    elif before != now:
+        yield f"{where} was {before}, now it is {now}"

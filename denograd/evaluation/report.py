@@ -8,6 +8,8 @@ from typing import Any
 from rich import box
 from rich.table import Table as RichTable
 
+from denograd.evaluation.names import short_names
+
 
 def results_table(summary: Mapping[str, Any]) -> RichTable:
     """A row for each data set, model and size, with its winner.
@@ -19,20 +21,23 @@ def results_table(summary: Mapping[str, Any]) -> RichTable:
     """
     cases = summary["cases"]
     optimizers = list(summary["settings"]["optimizers"])
+    short = short_names(optimizers)
     table = RichTable(
         title="Means over seeds; loss: log loss in nats on test rows, lower is better",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-    table.add_column("data set", overflow="fold")
+    table.add_column("data set", no_wrap=True)
     table.add_column("model", no_wrap=True)
     table.add_column("rows", justify="right", no_wrap=True)
     for measure in ("loss", "accuracy"):
         for name in optimizers:
-            table.add_column(f"{measure}\n{name}", justify="right", overflow="fold", min_width=5)
+            table.add_column(
+                f"{measure}\n{short[name]}", justify="right", overflow="fold", min_width=5
+            )
     table.add_column("ratio", justify="right", no_wrap=True)
-    table.add_column("winner", overflow="fold")
+    table.add_column("winner", no_wrap=True)
     before = None
     for case in cases:
         if before not in (None, case["dataset"]):
@@ -48,7 +53,7 @@ def results_table(summary: Mapping[str, Any]) -> RichTable:
             *(f"{value['log_loss']:.3f}" if value else "-" for value in shown),
             *(f"{value['accuracy']:.3f}" if value else "-" for value in shown),
             ratios,
-            case["winner"],
+            short[case["winner"]],
         )
     return table
 
@@ -60,15 +65,16 @@ def verdict(summary: Mapping[str, Any]) -> list[str]:
         summary: of an evaluation.
     """
     reference = summary["reference"]
+    short = short_names([reference, *summary["comparisons"]])
     sentences = []
     for name, comparison in summary["comparisons"].items():
         found = comparison["overall"]
         if not found["cases"]:
-            sentences.append(f"{name}: no case in which every optimizer finished a seed.")
+            sentences.append(f"{short[name]}: no case in which every optimizer finished a seed.")
             continue
         points = 100 * (found["accuracy"] - found["accuracy_reference"])
         sentences.append(
-            f"{name} against {reference}: lower log loss in {found['wins']} of "
+            f"{short[name]} against {reference}: lower log loss in {found['wins']} of "
             f"{found['cases']} cases, geometric mean of the ratio "
             f"{found['log_loss_ratio']:.3f}, accuracy {points:+.1f} points, "
             f"worst case {found['worst_ratio']:.2f} ({found['worst_case']})."

@@ -123,7 +123,8 @@ def evaluate(
         raise EvaluationError(f"two tables are named {', '.join(twice)}; rename a file")
     sizes = {table.name: _fitting_sizes(table, config.sizes, console) for table in tables}
     plans = {table.name: plan_columns(table) for table in tables}
-    journal = Journal(Path(out), _settings(tables, config), restart)
+    settings = _settings(tables, config)
+    journal = Journal(Path(out), settings, restart)
 
     cells = [
         Cell(table.name, model, optimizer, size, seed)
@@ -148,7 +149,7 @@ def evaluate(
         "command": command,
         "finished_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": versions(),
-        "settings": _settings(tables, config),
+        "settings": settings,
         "reference": config.reference,
         "cells_finished": len(finished),
         "cells_failed": len(journal.errors),
@@ -184,6 +185,8 @@ def _settings(tables: Sequence[Table], config: EvaluationConfig) -> dict[str, An
     }
     return {
         **asdict(config),
+        "models": list(config.models),
+        "sizes": list(config.sizes),
         "optimizers": optimizers,
         "tables": {table.name: _fingerprint(table) for table in tables},
     }

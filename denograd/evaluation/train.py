@@ -156,7 +156,7 @@ def train_cell(cell: Cell, data: CellData, steps: int, batch_size: int) -> CellR
         start = time.perf_counter()
         optimizer.zero_grad()
         loss = F.cross_entropy(model(x_train[batch]), y_train[batch])
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         if scheduler is not None:
             scheduler.step()

@@ -48,7 +48,8 @@ class FeatureAttention(TabularModel):
         self.n_features, self.n_classes = n_features, n_classes
         self.width, self.heads = width, heads
         self.tokenizer = FeatureTokenizer(n_features, width)
-        self.score = nn.Linear(width, heads)
+        # A bias would move all scores of a head alike, which softmax ignores.
+        self.score = nn.Linear(width, heads, bias=False)
         self.value = nn.Linear(width, width)
         self.classifier = nn.Linear(heads * width, n_classes)
 

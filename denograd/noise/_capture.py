@@ -144,8 +144,9 @@ class NoiseCapture:
         entry.hooked = True
         before = WeakHook(self, "_before_accumulation", id(parameter))
         after = WeakHook(self, "_after_accumulation")
-        self._handles.append(parameter.register_hook(before))
-        self._handles.append(parameter.register_post_accumulate_grad_hook(after))
+        tensor: Any = parameter  # torch leaves its hook methods without types
+        self._handles.append(tensor.register_hook(before))
+        self._handles.append(tensor.register_post_accumulate_grad_hook(after))
 
     def _before_model(self, model: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
         self._batches.append(_batch_size((*args, *kwargs.values())))
@@ -172,11 +173,12 @@ class NoiseCapture:
                 wanted = True
         if not wanted:
             return
+        tensor: Any = output
         inputs = tuple(
             x.detach() if isinstance(x, Tensor) else x for x in (*args, *kwargs.values())
         )
         site = _Call(module, rule, inputs, self._batches[-1] if self._batches else None)
-        output.register_hook(WeakHook(self, "_at_output", site))
+        tensor.register_hook(WeakHook(self, "_at_output", site))
 
     def _at_output(self, site: _Call, gradient: Tensor) -> None:
         if gradient.is_sparse or gradient.shape[0] == 0:

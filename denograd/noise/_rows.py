@@ -11,7 +11,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 CHUNK = 2**22
@@ -44,6 +43,7 @@ class Dense(RowGradients):
         values: ``(B, *parameter.shape)``.
 
     Example:
+        >>> import torch
         >>> squares, total = Dense(torch.tensor([[1.0, 2.0], [3.0, -2.0]])).moments()
         >>> squares, total
         (tensor([10.,  8.]), tensor([4., 0.]))
@@ -70,6 +70,7 @@ class Outer(RowGradients):
         right: ``(B, P, I)``.
 
     Example:
+        >>> import torch
         >>> left, right = torch.tensor([[[2.0]], [[1.0]]]), torch.tensor([[[3.0]], [[-1.0]]])
         >>> Outer(left, right).moments()
         (tensor([[37.]]), tensor([[5.]]))
@@ -109,19 +110,17 @@ def moments_of(calls: Sequence[RowGradients]) -> tuple[Tensor, Tensor] | None:
 
 
 def _chunked_moments(calls: Sequence[RowGradients]) -> tuple[Tensor, Tensor]:
-    rows = calls[0].rows
-    squares = total = None
-    start, step = 0, 1
-    while start < rows:
-        stop = min(start + step, rows)
-        part = calls[0].dense(slice(start, stop))
-        for call in calls[1:]:
-            part = part + call.dense(slice(start, stop))
-        if squares is None or total is None:
-            squares, total = part.square().sum(0), part.sum(0)
-            step = max(1, CHUNK // max(1, total.numel()))
-        else:
-            squares, total = squares + part.square().sum(0), total + part.sum(0)
-        start = stop
-    assert squares is not None and total is not None, "a batch has at least one row"
+    first = _added(calls, slice(0, 1))
+    squares, total = first.square().sum(0), first.sum(0)
+    step = max(1, CHUNK // max(1, total.numel()))
+    for start in range(1, calls[0].rows, step):
+        part = _added(calls, slice(start, start + step))
+        squares, total = squares + part.square().sum(0), total + part.sum(0)
     return squares, total
+
+
+def _added(calls: Sequence[RowGradients], rows: slice) -> Tensor:
+    part = calls[0].dense(rows)
+    for call in calls[1:]:
+        part = part + call.dense(rows)
+    return part

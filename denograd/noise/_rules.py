@@ -65,8 +65,8 @@ def register_noise_rule(module_type: type[nn.Module], rule: NoiseRule) -> None:
 
 def rule_for(module: nn.Module) -> NoiseRule | None:
     """The rule of a module, or None where no rule is known to fit its ``forward``."""
+    kind: Any
     for kind in type(module).__mro__:
-        rule = _RULES.get(kind)
-        if rule is not None:
-            return rule if type(module).forward is kind.forward else None
+        if kind in _RULES:
+            return _RULES[kind] if type(module).forward is kind.forward else None
     return None

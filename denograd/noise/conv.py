@@ -60,12 +60,11 @@ def convolution_rows(
         reach = module.dilation[axis] * (module.kernel_size[axis] - 1) + 1
         windows = windows.unfold(2 + axis, reach, module.stride[axis])
         windows = windows[..., :: module.dilation[axis]]
-    windows = windows.unflatten(1, (module.groups, -1))
+    windows = windows.view(len(image), module.groups, -1, *windows.shape[2:])
     gradient = output_gradient.flatten(2)
+    grouped = gradient.reshape(len(image), module.groups, -1, gradient.shape[2])
     return {
-        "weight": ConvolutionRows(
-            gradient.unflatten(1, (module.groups, -1)), windows, tuple(module.weight.shape)
-        ),
+        "weight": ConvolutionRows(grouped, windows, tuple(module.weight.shape)),
         "bias": Dense(gradient.sum(2)),
     }
 

@@ -16,6 +16,9 @@ from torch.nn import functional as F
 from denograd.noise._rows import Dense, RowGradients
 from denograd.noise._rules import register_noise_rule
 
+_UNBATCHED = {nn.InstanceNorm1d: 2, nn.InstanceNorm2d: 3, nn.InstanceNorm3d: 4}
+"""Rank of an input without a batch dimension."""
+
 
 def _by_channel(normalised: Tensor, gradient: Tensor) -> Mapping[str, RowGradients]:
     """Sums over all but rows and channels, ``(B, C, ...)`` to ``(B, C)``."""
@@ -45,9 +48,7 @@ def group_norm_rows(
     module: nn.GroupNorm, inputs: tuple[Any, ...], output_gradient: Tensor
 ) -> Mapping[str, RowGradients]:
     """Contributions of ``(B, C, ...)``."""
-    return _by_channel(
-        F.group_norm(inputs[0], module.num_groups, eps=module.eps), output_gradient
-    )
+    return _by_channel(F.group_norm(inputs[0], module.num_groups, eps=module.eps), output_gradient)
 
 
 def batch_norm_rows(
@@ -68,7 +69,7 @@ def instance_norm_rows(
 ) -> Mapping[str, RowGradients]:
     """Contributions of ``(B, C, *space)``; none without a batch dimension."""
     x = inputs[0]
-    if x.dim() == module._get_no_batch_dim():  # type: ignore[no-untyped-call]
+    if any(x.dim() == rank for kind, rank in _UNBATCHED.items() if isinstance(module, kind)):
         return {}
     if module.training or module.running_mean is None or module.running_var is None:
         normalised = F.instance_norm(x, eps=module.eps)
@@ -82,5 +83,5 @@ register_noise_rule(nn.LayerNorm, layer_norm_rows)
 register_noise_rule(nn.GroupNorm, group_norm_rows)
 for _batch in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
     register_noise_rule(_batch, batch_norm_rows)
-for _instance in (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d):
+for _instance in _UNBATCHED:
     register_noise_rule(_instance, instance_norm_rows)

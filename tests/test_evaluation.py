@@ -1,0 +1,414 @@
+"""Evaluations: fair, resumable, and right in what they say."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+from sklearn.metrics import log_loss, roc_auc_score
+
+from denograd.data import Encoder, Table, TableError, builtin_table, nested_split, plan_columns
+from denograd.evaluation import (
+    METRICS,
+    Cell,
+    CellData,
+    Diverged,
+    Evaluation,
+    EvaluationConfig,
+    EvaluationError,
+    evaluate,
+    results_table,
+    runner,
+    score,
+    summarise,
+    train_cell,
+    verdict,
+)
+from denograd.evaluation.names import short_names
+from denograd.evaluation.train import curve_steps, draw_batches, initial_model
+
+FIRST_COLUMNS = (
+    "dataset,model,optimizer,n_train,seed,steps,log_loss,accuracy,balanced_accuracy,"
+    "roc_auc,train_seconds"
+)
+TIMES = ["train_seconds"]
+
+
+def small_config(**changes: Any) -> EvaluationConfig:
+    defaults: dict[str, Any] = {
+        "models": ("soft_tree",),
+        "optimizers": ("adamw_default", "sgd"),
+        "sizes": (16, 32),
+        "seeds": 2,
+        "steps": 6,
+    }
+    return EvaluationConfig(**{**defaults, **changes})
+
+
+def quiet(tables: list[Table], config: EvaluationConfig, out: Path, **options: Any) -> Evaluation:
+    return evaluate(tables, config, out, jobs=1, console=Console(quiet=True), **options)
+
+
+def wine_data(size: int = 40) -> CellData:
+    table = builtin_table("wine")
+    split = nested_split(table.codes, [size], 0)
+    train = table.features.iloc[split.train[size]]
+    encoder = Encoder(plan_columns(table)).fit(train)
+    return CellData(
+        encoder.transform(train),
+        table.codes[split.train[size]],
+        encoder.transform(table.features.iloc[split.test]),
+        table.codes[split.test],
+        3,
+    )
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(2, 5), st.integers(0, 10_000))
+def test_metrics_follow_their_definitions(classes: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    codes = np.concatenate([np.arange(classes), rng.integers(classes, size=30)])
+    probabilities = rng.dirichlet(np.ones(classes), size=len(codes))
+    found = score(codes, probabilities)
+    chosen = probabilities[np.arange(len(codes)), codes]
+    assert found["log_loss"] == pytest.approx(-np.log(chosen).mean())
+    hit = probabilities.argmax(1) == codes
+    assert found["accuracy"] == pytest.approx(hit.mean())
+    recalls = [hit[codes == c].mean() for c in range(classes)]
+    assert found["balanced_accuracy"] == pytest.approx(np.mean(recalls))
+    # The area under the curve is the share of pairs that are ranked right.
+    areas = []
+    for c in range(classes):
+        own, other = probabilities[codes == c, c], probabilities[codes != c, c]
+        pairs = np.sign(own[:, None] - other[None, :])
+        areas.append((pairs.mean() + 1) / 2)
+    expected = areas[1] if classes == 2 else np.mean(areas)
+    assert found["roc_auc"] == pytest.approx(expected)
+    assert tuple(found) == METRICS
+
+
+def test_a_class_without_test_rows_leaves_the_area_undefined() -> None:
+    probabilities = np.array([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6], [0.2, 0.7, 0.1]])
+    found = score(np.array([0, 1, 1]), probabilities)
+    assert np.isnan(found["roc_auc"])
+    assert found["balanced_accuracy"] == pytest.approx((1.0 + 0.5) / 2)
+    assert found["log_loss"] == pytest.approx(-np.log([0.7, 0.3, 0.7]).mean())
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 60), st.integers(1, 40), st.integers(1, 50), st.integers(0, 99))
+def test_batches_are_full_and_use_every_row_alike(
+    rows: int, steps: int, batch_size: int, seed: int
+) -> None:
+    batches = draw_batches(rows, steps, batch_size, seed)
+    assert batches.shape == (steps, min(batch_size, rows))
+    stream = batches.flatten().tolist()
+    for start in range(0, len(stream) - rows + 1, rows):
+        assert sorted(stream[start : start + rows]) == list(range(rows))
+    assert torch.equal(batches, draw_batches(rows, steps, batch_size, seed))
+
+
+def test_every_optimizer_sees_the_same_weights_and_batches(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Spy on what each optimizer is given and on each batch that the model sees."""
+    from denograd.evaluation import train
+
+    data = wine_data()
+    seen: dict[str, list[torch.Tensor]] = {}
+    real = train.make_optimizer
+
+    def spy(name: str, model: torch.nn.Module, **options: Any) -> Any:
+        seen[name] = [p.detach().clone() for p in model.parameters()]
+
+        def remember(_: object, inputs: tuple[torch.Tensor, ...]) -> None:
+            if torch.is_grad_enabled():
+                seen[name].append(inputs[0].clone())
+
+        model.register_forward_pre_hook(remember)
+        return real(name, model, **options)
+
+    monkeypatch.setattr(train, "make_optimizer", spy)
+    names = ("adamw", "sgd", "denograd:identity")
+    for name in names:
+        torch.manual_seed(hash(name))  # the global generator must not matter
+        train_cell(Cell("wine", "attention", name, 40, 7), data, steps=5, batch_size=16)
+    for name in names[1:]:
+        assert len(seen[name]) == len(seen[names[0]]) > 5
+        assert all(torch.equal(a, b) for a, b in zip(seen[name], seen[names[0]], strict=True))
+
+
+def test_a_run_equals_a_plain_loop() -> None:
+    data, steps = wine_data(), 9
+    result = train_cell(Cell("wine", "soft_tree", "sgd", 40, 3), data, steps, batch_size=16)
+    model = initial_model("soft_tree", 13, 3, seed=3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    x, y = torch.from_numpy(data.x_train), torch.from_numpy(data.y_train)
+    for batch in draw_batches(40, steps, 16, seed=3):
+        optimizer.zero_grad()
+        torch.nn.functional.nll_loss(model(x[batch]), y[batch]).backward()
+        optimizer.step()
+    with torch.no_grad():
+        probabilities = model(torch.from_numpy(data.x_test)).exp().double().numpy()
+        probabilities /= probabilities.sum(1, keepdims=True)
+        train_loss = torch.nn.functional.nll_loss(model(x), y).item()
+    assert result.row["log_loss"] == pytest.approx(log_loss(data.y_test, probabilities), rel=1e-5)
+    auc = roc_auc_score(data.y_test, probabilities, multi_class="ovr")
+    assert result.row["roc_auc"] == pytest.approx(auc, rel=1e-6)
+    assert result.row["train_log_loss"] == pytest.approx(train_loss, rel=1e-5)
+    assert result.curve["step"] == curve_steps(steps) == list(range(10))
+    assert result.curve["test_loss"][-1] == pytest.approx(result.row["log_loss"], rel=1e-5)
+    assert 0 < result.row["train_seconds"] < 60
+
+
+def test_training_leaves_torchs_generator_alone() -> None:
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    train_cell(Cell("wine", "soft_tree", "sgd", 40, 3), wine_data(), 2, 16)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_a_loss_that_explodes_is_an_error() -> None:
+    data = wine_data()
+    data.x_train[0, 0] = np.nan
+    with pytest.raises(Diverged, match=r"loss is nan.*after 0 of 5 steps"):
+        train_cell(Cell("wine", "soft_tree", "sgd", 40, 3), data, 5, 16)
+
+
+def test_results_folder(tmp_path: Path) -> None:
+    config = small_config(optimizers=("adamw", "denograd:identity"))
+    done = quiet([builtin_table("wine")], config, tmp_path / "out", command="denograd evaluate X")
+    text = (tmp_path / "out" / "results.csv").read_text()
+    assert text.startswith(FIRST_COLUMNS)
+    frame = pd.read_csv(tmp_path / "out" / "results.csv")
+    keys = ["dataset", "model", "optimizer", "n_train", "seed"]
+    assert len(frame) == 8 == len(frame[keys].drop_duplicates()) == done.trained
+    assert (frame["n_test"] == 178 - 32).all()
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary == done.summary
+    assert summary["command"] == "denograd evaluate X"
+    assert summary["reference"] == "adamw"
+    assert summary["cells_failed"] == 0
+    assert "torch" in summary["versions"]
+    assert summary["settings"]["optimizers"]["adamw"]["soft_tree"]["lr"] > 0
+    assert [path.name for path in done.pictures] == ["curves_wine.png", "ratios.png"]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in done.pictures)
+    assert not (tmp_path / "out" / "errors.csv").exists()
+    assert len(results_table(summary).rows) == 2
+    assert "against adamw: lower log loss in" in verdict(summary)[0]
+
+
+def test_one_optimizer_has_nothing_to_compare(tmp_path: Path) -> None:
+    config = small_config(optimizers=("sgd",), sizes=(16,), seeds=1)
+    done = quiet([builtin_table("wine")], config, tmp_path)
+    assert [path.name for path in done.pictures] == ["curves_wine.png"]
+    assert verdict(done.summary) == []
+    assert len(results_table(done.summary).rows) == 1
+
+
+def test_two_processes_give_the_same_results(tmp_path: Path) -> None:
+    config = small_config(sizes=(16,))
+    one = quiet([builtin_table("wine")], config, tmp_path / "one").results
+    console = Console(quiet=True)
+    two = evaluate([builtin_table("wine")], config, tmp_path / "two", jobs=2, console=console)
+    pd.testing.assert_frame_equal(one.drop(columns=TIMES), two.results.drop(columns=TIMES))
+
+
+def test_a_killed_evaluation_goes_on_and_repeats_nothing(tmp_path: Path) -> None:
+    """SIGKILL in the middle, a torn last line, then the same call again."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    config = small_config(seeds=4, steps=60)
+    script = (
+        "import sys; from denograd.data import builtin_table as b\n"
+        "from denograd.evaluation import EvaluationConfig as C, evaluate\n"
+        "evaluate([b('wine')], C(('soft_tree',), ('adamw_default', 'sgd'), (16, 32), 4, 60),"
+        " sys.argv[1], jobs=1)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(killed)], stderr=subprocess.DEVNULL
+    )
+    cells, deadline = killed / "cells.jsonl", time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        if cells.exists() and len(cells.read_bytes().splitlines()) >= 3:
+            break
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    kept = cells.read_text().splitlines()
+    assert 3 <= len(kept) < 16
+    with cells.open("a") as file:
+        file.write(kept[0][:40])
+
+    done = quiet([builtin_table("wine")], config, killed)
+    assert done.trained == 16 - len(kept)
+    reference = quiet([builtin_table("wine")], config, whole)
+    pd.testing.assert_frame_equal(
+        done.results.drop(columns=TIMES), reference.results.drop(columns=TIMES)
+    )
+    # What was finished before the kill stands as it was, to the measured second.
+    seconds = {json.dumps(json.loads(line)["row"]["train_seconds"]) for line in kept}
+    assert seconds <= {json.dumps(value) for value in done.results["train_seconds"]}
+    again = quiet([builtin_table("wine")], config, killed)
+    assert again.trained == 0
+    pd.testing.assert_frame_equal(again.results, done.results)
+
+
+def test_a_folder_with_other_settings_is_refused(tmp_path: Path) -> None:
+    tables = [builtin_table("wine")]
+    quiet(tables, small_config(sizes=(16,), seeds=1), tmp_path)
+    with pytest.raises(EvaluationError, match=r"seeds was 1, now it is 2.*--restart"):
+        quiet(tables, small_config(sizes=(16,)), tmp_path)
+    changed = Table("wine", tables[0].features + 1, tables[0].target)
+    with pytest.raises(EvaluationError, match=r"tables\.wine was"):
+        quiet([changed], small_config(sizes=(16,), seeds=1), tmp_path)
+    done = quiet([changed], small_config(sizes=(16,), seeds=1), tmp_path, restart=True)
+    assert done.trained == 2
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(EvaluationError, match=r"holds cells\.jsonl.*no config\.json"):
+        quiet([changed], small_config(sizes=(16,), seeds=1), tmp_path)
+
+
+def test_a_failing_cell_does_not_stop_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = runner.train_cell
+
+    def sometimes(cell: Cell, *rest: Any) -> Any:
+        if cell.optimizer == "sgd" and cell.seed == 1:
+            raise Diverged("made to fail")
+        return real(cell, *rest)
+
+    monkeypatch.setattr(runner, "train_cell", sometimes)
+    done = quiet([builtin_table("wine")], small_config(sizes=(16,)), tmp_path)
+    assert len(done.results) == 3
+    assert len(done.errors) == done.summary["cells_failed"] == 1
+    errors = pd.read_csv(tmp_path / "errors.csv")
+    assert errors.to_numpy().tolist() == [
+        ["wine", "soft_tree", "sgd", 16, 1, "Diverged: made to fail"]
+    ]
+    # Means are over seeds that every optimizer finished.
+    assert done.summary["cases"][0]["seeds"] == 1
+    monkeypatch.setattr(runner, "train_cell", real)
+    mended = quiet([builtin_table("wine")], small_config(sizes=(16,)), tmp_path)
+    assert mended.trained == 1
+    assert not mended.errors
+    assert not (tmp_path / "errors.csv").exists()
+
+
+def test_all_cells_failing_still_writes_a_summary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: Any) -> Any:
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(runner, "train_cell", never)
+    done = quiet([builtin_table("wine")], small_config(sizes=(16,), seeds=1), tmp_path)
+    assert done.results.empty
+    assert len(done.errors) == 2
+    assert json.loads((tmp_path / "summary.json").read_text())["cells_finished"] == 0
+
+
+def test_sizes_too_large_for_a_table(tmp_path: Path) -> None:
+    config = small_config(sizes=(16, 128), seeds=1)
+    console = Console(record=True, width=200, file=(tmp_path / "log").open("w"))
+    tables = [builtin_table("iris"), builtin_table("wine")]
+    done = evaluate(tables, config, tmp_path / "out", jobs=1, console=console)
+    assert "left out: iris: size 128" in console.export_text()
+    sizes = done.results.groupby("dataset")["n_train"].unique().map(list).to_dict()
+    assert sizes == {"iris": [16], "wine": [16, 128]}
+    with pytest.raises(TableError, match=r"iris: size 128.*at most 120"):
+        quiet([builtin_table("iris")], small_config(sizes=(128,)), tmp_path / "none")
+    console.file.close()
+
+
+def test_short_names_stay_apart() -> None:
+    names = ["adamw", "denograd:runs/mine.safetensors", "denograd:identity"]
+    assert short_names(names) == {
+        names[0]: "adamw",
+        names[1]: "denograd:mine",
+        names[2]: "denograd:identity",
+    }
+    alike = ["denograd:a/mine.safetensors", "denograd:b/mine.safetensors"]
+    assert list(short_names(alike).values()) == alike
+
+
+def rows_of(*values: tuple[str, int, str, int, float]) -> pd.DataFrame:
+    frame = pd.DataFrame(values, columns=["dataset", "n_train", "optimizer", "seed", "log_loss"])
+    frame["model"] = "m"
+    frame["accuracy"] = 1 - frame["log_loss"]
+    return frame.assign(balanced_accuracy=0.5, roc_auc=np.nan, train_seconds=1.0)
+
+
+def test_summary_of_known_numbers() -> None:
+    frame = rows_of(
+        ("a", 16, "adamw", 0, 0.4),
+        ("a", 16, "adamw", 1, 0.6),
+        ("a", 16, "mine", 0, 0.2),
+        ("a", 16, "mine", 1, 0.3),
+        ("b", 16, "adamw", 0, 0.1),
+        ("b", 16, "mine", 0, 0.2),
+        ("b", 32, "adamw", 0, 0.2),
+        ("b", 32, "mine", 0, 0.1),
+        # No partner: says nothing about either.
+        ("b", 32, "mine", 1, 0.9),
+    )
+    summary = summarise(frame, "adamw")
+    assert [case["winner"] for case in summary["cases"]] == ["mine", "adamw", "mine"]
+    ratios = [case["ratio"]["mine"] for case in summary["cases"]]
+    assert ratios == pytest.approx([0.5, 2.0, 0.5])
+    found = summary["comparisons"]["mine"]
+    assert found["overall"]["log_loss_ratio"] == pytest.approx((0.5 * 2.0 * 0.5) ** (1 / 3))
+    assert (found["overall"]["wins"], found["overall"]["losses"]) == (2, 1)
+    assert found["overall"]["worst_case"] == "b, m, 16 rows"
+    assert found["overall"]["log_loss"] == pytest.approx((0.25 + 0.2 + 0.1) / 3)
+    assert found["overall"]["accuracy_reference"] == pytest.approx((0.5 + 0.9 + 0.8) / 3)
+    assert found["by_size"]["16"]["log_loss_ratio"] == pytest.approx(1.0)
+    assert found["by_dataset"]["b"]["cases"] == 2
+    first = summary["cases"][0]["optimizers"]["adamw"]
+    assert first["log_loss_deviation"] == pytest.approx(0.1)
+    assert first["log_loss_worst"] == 0.6
+    assert first["roc_auc"] is None
+    json.dumps(summary, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"models": ()}, "models is empty"),
+        ({"models": ("mlp",)}, "model 'mlp' is not known; use one of soft_tree, attention"),
+        ({"optimizers": ("adam",)}, "optimizer 'adam' is not known"),
+        ({"optimizers": ("sgd", "sgd")}, "optimizers has sgd twice"),
+        ({"sizes": (0,)}, "sizes has 0"),
+        ({"seeds": 0}, "seeds has 0"),
+        ({"steps": -1}, "steps has -1"),
+    ],
+)
+def test_settings_that_cannot_run(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(EvaluationError, match=message):
+        small_config(**changes)
+
+
+def test_arguments_that_cannot_run(tmp_path: Path) -> None:
+    wine = builtin_table("wine")
+    with pytest.raises(EvaluationError, match="two tables are named wine"):
+        quiet([wine, wine], small_config(), tmp_path)
+    with pytest.raises(EvaluationError, match="tables is empty"):
+        quiet([], small_config(), tmp_path)
+    with pytest.raises(EvaluationError, match="jobs=0"):
+        evaluate([wine], small_config(), tmp_path, jobs=0)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EvaluationError, match="the folder cannot be used"):
+        quiet([wine], small_config(), tmp_path / "file")

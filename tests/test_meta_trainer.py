@@ -1,0 +1,214 @@
+"""The outer loop: it learns, it survives a kill, and it refuses what makes no sense."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from filelock import FileLock
+from safetensors.torch import load_file
+
+from denograd import load_denoiser
+from denograd.data import TableError, builtin_table
+from denograd.denoisers import IdentityDenoiser, read_card
+from denograd.meta import (
+    EpisodeDistribution,
+    MetaLoss,
+    MetaTrainer,
+    MetaTrainingError,
+    MetaValidation,
+    PriorFamily,
+    TrainerConfig,
+    draw_episode,
+    encode_source,
+    run_episode,
+)
+from denograd.meta.cli import run_meta_training
+from denograd.models import SoftTree
+
+SMALL = EpisodeDistribution(
+    models=("soft_tree",), tasks=4, rows=(16, 20), steps=(4, 6), test_rows=20, max_features=8
+)
+CONFIG = TrainerConfig(seed=1, steps=6, hidden=4, window=(2, 3), warm_up=2)
+
+
+def trainer(out: Path, config: TrainerConfig = CONFIG, **options) -> MetaTrainer:
+    return MetaTrainer(PriorFamily(), SMALL, config, out, **options)
+
+
+def test_a_resumed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
+    trainer(tmp_path / "whole").run()
+    trainer(tmp_path / "parts", replace(CONFIG, steps=3)).run()
+    # Its learning rate follows its own length, so only the weights of the first part are
+    # compared with a run of the same length; the second goes on from there exactly.
+    first = trainer(tmp_path / "again", replace(CONFIG, steps=3))
+    first.run()
+    half = load_file(tmp_path / "parts" / "checkpoint.safetensors")
+    for name, value in load_file(tmp_path / "again" / "checkpoint.safetensors").items():
+        assert torch.equal(half[name], value), name
+    continued = trainer(tmp_path / "parts")
+    continued.run(resume=True)
+    for _ in range(3):
+        # The same object, never stopped, with the length it was resumed with.
+        first.config = CONFIG
+        first.meta_step()
+    for (name, a), b in zip(
+        continued.denoiser.named_parameters(), first.denoiser.parameters(), strict=True
+    ):
+        assert torch.equal(a, b), name
+    for a, b in zip(continued.average.parameters(), first.average.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+def test_a_killed_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path; from denograd.meta import *\n"
+        "d = EpisodeDistribution(models=('soft_tree',), tasks=4, rows=(16, 20), steps=(4, 6),"
+        " test_rows=20, max_features=8)\n"
+        "c = TrainerConfig(seed=1, steps=100000, hidden=4, window=(2, 3), save_seconds=0.0)\n"
+        f"MetaTrainer(PriorFamily(), d, c, Path({str(tmp_path / 'run')!r})).run()\n"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment, cwd=tmp_path)
+    checkpoint = tmp_path / "run" / "checkpoint.safetensors"
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists() and time.monotonic() < deadline:
+        assert process.poll() is None, "the run ended by itself"
+        time.sleep(0.1)
+    time.sleep(1.0)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    config = TrainerConfig(seed=1, steps=100000, hidden=4, window=(2, 3), save_seconds=0.0)
+    resumed = trainer(tmp_path / "run", config)
+    resumed._open(resume=True)
+    done = resumed.progress.step
+    assert done > 0
+    fresh = trainer(tmp_path / "fresh", config)
+    for _ in range(done):
+        fresh.meta_step()
+    for a, b in zip(fresh.denoiser.parameters(), resumed.denoiser.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_meta_training_lowers_the_loss_on_unseen_tasks(tmp_path: Path) -> None:
+    """From a learning rate that is too high, which it must learn to make up for."""
+    config = TrainerConfig(
+        seed=3, steps=25, learning_rate=1e-2, warm_up=1, window=(30, 30), hidden=8
+    )
+    distribution = replace(SMALL, tasks=8, steps=(30, 30), learning_rate=(0.05, 0.1))
+    run = MetaTrainer(PriorFamily(), distribution, config, tmp_path / "run")
+    unseen = [draw_episode([99, i], PriorFamily(), distribution) for i in range(4)]
+
+    def score() -> float:
+        losses = [run_episode(e, run.denoiser).log().mean() for e in unseen]
+        return float(torch.stack(losses).mean())
+
+    before = score()
+    for _ in range(25):
+        run.meta_step()
+    assert score() < before - 0.02
+
+
+def test_what_is_saved_can_be_used_and_says_where_it_came_from(tmp_path: Path) -> None:
+    card = {"command": "x", "data_sets": {"meta_train": ["synthetic prior"]}}
+    trainer(tmp_path / "run", card=card).run()
+    saved = tmp_path / "run" / "denoiser.safetensors"
+    assert load_denoiser(saved).hidden == 4
+    training = read_card(saved)["training"]
+    assert training["command"] == "x"
+    assert training["meta_steps"] == 6
+    assert training["config"]["seed"] == 1
+    assert training["distribution"]["rows"] == [16, 20]
+    assert (tmp_path / "run" / "tensorboard").is_dir()
+
+
+def test_an_exploding_step_is_left_out_and_counted(tmp_path: Path) -> None:
+    run = trainer(tmp_path / "run")
+    run.progress.norms = [1e-9] * 20
+    before = [p.clone() for p in run.denoiser.parameters()]
+    figures = run.meta_step()
+    assert figures["skipped"] == 1
+    assert all(torch.equal(a, b) for a, b in zip(before, run.denoiser.parameters(), strict=True))
+
+
+def test_folders_in_use_or_of_another_run_are_refused(tmp_path: Path) -> None:
+    trainer(tmp_path / "run").run()
+    with pytest.raises(MetaTrainingError, match="add --resume"):
+        trainer(tmp_path / "run").run()
+    with pytest.raises(MetaTrainingError, match="another config"):
+        trainer(tmp_path / "run", replace(CONFIG, seed=2)).run(resume=True)
+    with pytest.raises(MetaTrainingError, match="no checkpoint"):
+        trainer(tmp_path / "empty").run(resume=True)
+    with FileLock(tmp_path / "run" / "lock"), pytest.raises(MetaTrainingError, match="in use"):
+        trainer(tmp_path / "run").run(resume=True)
+    (tmp_path / "run" / "checkpoint.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{}")
+    with pytest.raises(MetaTrainingError, match="cannot be read"):
+        trainer(tmp_path / "run").run(resume=True)
+    with pytest.raises(MetaTrainingError, match="steps or minutes"):
+        trainer(tmp_path / "x", replace(CONFIG, steps=None))
+
+
+def test_meta_loss_is_clipped_late_and_scale_free() -> None:
+    loss, two = MetaLoss(floor=0.0, clip=4.0), torch.tensor([2, 2, 2])
+    values = loss(torch.tensor([0.1, 0.2, 100.0]), two)
+    assert values[1] - values[0] == pytest.approx(np.log(2), abs=1e-6)
+    assert values[2] == pytest.approx(np.log(4 * np.log(2)), abs=1e-6)
+
+
+def test_validation_compares_cells_with_the_tuned_control() -> None:
+    tables = [encode_source(builtin_table(name)) for name in ("wine", "breast_cancer")]
+    validation = MetaValidation(tables, {"soft_tree": SoftTree}, rows=(16, 200), steps=10, seeds=2)
+    assert len(validation.cells) == 4
+    assert validation.cells[-1][2].tasks.names == ("breast_cancer",), "wine is too small for 200"
+    score = validation.score(IdentityDenoiser())
+    assert set(score.by_table) == {"wine", "breast_cancer"}
+    assert set(score.by_rows) == {16, 200}
+    assert 0 <= score.wins <= 1
+    assert score.worst >= score.ratio > 0
+    expected = np.exp(
+        (2 * np.log(score.by_table["breast_cancer"]) + np.log(score.by_table["wine"])) / 3
+    )
+    assert score.ratio == pytest.approx(expected)
+
+
+def test_command_meta_trains_on_a_users_tables(tmp_path: Path) -> None:
+    for name in ("wine", "iris"):
+        table = builtin_table(name)
+        table.features.assign(kind=table.target.astype(str)).to_csv(
+            tmp_path / f"{name}.csv", index=False
+        )
+    (tmp_path / "broken.csv").write_text("a,b\n1,x\n")
+    saved = run_meta_training(
+        tasks=["prior", str(tmp_path)],
+        out=tmp_path / "run",
+        steps=2,
+        models=["soft_tree"],
+        task_count=3,
+        max_rows=20,
+    )
+    card = json.loads(saved.with_suffix(".json").read_text())
+    names = card["training"]["data_sets"]["meta_train"]
+    assert names == ["synthetic prior", "iris", "wine"]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"tasks": []}, TableError, "--tasks is empty"),
+        ({"tasks": ["nowhere.csv"]}, TableError, "no such file"),
+        ({"tasks": ["prior"], "models": ["forest"]}, MetaTrainingError, "forest: choose from"),
+        ({"tasks": ["prior"], "steps": 0}, MetaTrainingError, "--steps 0"),
+        ({"tasks": ["prior"], "minutes": -1}, MetaTrainingError, "--minutes -1"),
+    ],
+)
+def test_bad_options_are_named(tmp_path: Path, options: dict, error, message: str) -> None:
+    with pytest.raises(error, match=message):
+        run_meta_training(out=tmp_path / "run", **options)
