@@ -64,7 +64,7 @@ class MetaValidation:
         rows: training rows; a table too small for a size sits that one out.
         steps: inner steps.
         seeds: draws of rows, weights and batches for each cell; a cell is their mean.
-        learning_rate: of the base that the denoiser wraps.
+        noise: whether the denoiser is told the noise within the batch.
 
     Raises:
         ValueError: no table was given.
@@ -77,11 +77,11 @@ class MetaValidation:
         rows: Sequence[int] = (16, 32, 64, 128, 256),
         steps: int = 200,
         seeds: int = 2,
-        learning_rate: float = 1e-2,
+        noise: bool = True,
     ) -> None:
         if not tables:
             raise ValueError("MetaValidation: tables is empty; give at least one table")
-        self.steps, self.learning_rate = steps, learning_rate
+        self.steps, self.noise = steps, noise
         self.cells: list[tuple[str, int, Episode]] = []
         family = TableFamily(tables, augment=False)
         for name, factory in models.items():
@@ -111,7 +111,7 @@ class MetaValidation:
         if not drawn:
             return
         tasks = TaskBatch.stack(drawn)
-        batch_size = min(32, rows)
+        batch_size, ones = min(32, rows), torch.ones(len(tasks))
         episode = assemble_episode(
             rng,
             tasks,
@@ -120,8 +120,9 @@ class MetaValidation:
             batch_size=batch_size,
             micro=min(8, batch_size),
             base="adam",
-            learning_rate=torch.full((len(tasks), 1), self.learning_rate),
+            learning_rate=torch.ones(len(tasks), 1),
             weight_decay=0.0,
+            told=(torch.full((len(tasks),), float(self.noise)), ones, ones),
         )
         self.cells.append((name, rows, episode))
 
@@ -145,11 +146,12 @@ class MetaValidation:
 
         return run_episode(tuned, IdentityDenoiser(), schedule)
 
-    def score(self, denoiser: Denoiser) -> Score:
-        """Compare a denoiser with the control."""
+    def score(self, denoiser: Denoiser, learning_rate: float = 1e-2) -> Score:
+        """Compare a denoiser, around Adam with this learning rate, with the control."""
         mean: dict[tuple[str, int, str], list[tuple[float, float]]] = {}
         for (name, rows, episode), control in zip(self.cells, self.control_losses(), strict=True):
-            losses = run_episode(episode, denoiser)
+            rates = torch.full_like(episode.learning_rate, learning_rate)
+            losses = run_episode(replace(episode, learning_rate=rates), denoiser)
             pairs = zip(episode.tasks.names, losses.tolist(), control.tolist(), strict=True)
             for table, ours, theirs in pairs:
                 mean.setdefault((name, rows, table), []).append((ours, theirs))

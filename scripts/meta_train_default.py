@@ -70,7 +70,12 @@ def main() -> None:
         distribution,
         config,
         arguments.out,
-        validation=MetaValidation(validate, {"soft_tree": SoftTree, "attention": FeatureAttention}),
+        validation=MetaValidation(
+            validate,
+            {"soft_tree": SoftTree, "attention": FeatureAttention},
+            seeds=1,
+            noise=ablation != "noise",
+        ),
         card={
             "command": shlex.join(["python", *sys.argv]).replace(" --resume", ""),
             "data_sets": {
