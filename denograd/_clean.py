@@ -37,17 +37,17 @@ def clean(
     """Call the denoiser, and undo it in each layer where a number is not finite.
 
     Such a layer gets its plain gradient, a gain of 1, no decay and its previous state.
-    The denoiser sees zeros in place of a layer's gradient that is not finite itself, so
-    that it can't spread to other layers.
+    Of a layer whose gradient, noise or parameters are not finite, or so large that their
+    squares are not, the denoiser sees zeros, so that they can't spread to other layers.
 
     Raises:
         ValueError: the denoiser returned tensors of the wrong shape.
     """
     layout = context.layout
-    finite = _finite(layout, [gradient], [])
+    finite = _finite(layout, [gradient.square(), noise, parameter.square()], [])
     inside = layout.spread(finite)
-    seen = torch.where(inside, gradient, 0.0)
-    result = denoiser(seen, torch.where(inside, noise, 0.0), parameter, state, context)
+    seen, noise, parameter = (torch.where(inside, x, 0.0) for x in (gradient, noise, parameter))
+    result = denoiser(seen, noise, parameter, state, context)
     _check_shapes(denoiser, result, gradient, layout)
 
     changed = result.gradient is not seen

@@ -7,6 +7,7 @@ Moments are exponential averages corrected for their start: with ``w_t = (1 - be
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -156,6 +157,12 @@ def update_statistics(
     return statistics, new_state
 
 
+@lru_cache(maxsize=64)
+def _is_matrix(ndims: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """1 for layers of two or more dimensions; kept, because copying to a device waits."""
+    return torch.tensor([float(n > 1) for n in ndims], device=device, dtype=dtype)
+
+
 def _log_ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
     """Half the logarithm of a ratio of squares, so that a factor of e counts as 1/2."""
     ratio = torch.log(numerator + TINY) - torch.log(denominator + TINY)
@@ -172,7 +179,8 @@ def layer_features(statistics: LayerStatistics, context: Context) -> Tensor:
     None depends on the scale of the loss. Ratios of squares enter as a quarter of their
     logarithm, cosines as they are. ``displacement`` is how far the parameters moved in
     the last step, whatever moved them, which shows the net the learning rate and the
-    base's momentum. A number that is not known enters as 0, with an indicator of 0.
+    base's momentum. A number that is not known enters as 0, with an indicator of 0; rows
+    count as known only if the size of a batch is known, too.
     """
     sums, counts, layout = statistics.sums, context.counts, context.layout
     mean_parameter = sums["parameter"] / counts
@@ -182,13 +190,13 @@ def layer_features(statistics: LayerStatistics, context: Context) -> Tensor:
         return x.unsqueeze(-1).expand(counts.shape)
 
     horizon_known = (context.total_steps > 0).to(counts.dtype)
-    rows_known = (context.rows > 0).to(counts.dtype)
+    # Meta-training tells both or neither, so one without the other would be new to the net.
+    rows_known = ((context.rows > 0) & (context.batch_size > 0)).to(counts.dtype)
     horizon, rows = context.total_steps.clamp_min(1), context.rows.clamp_min(1)
     phase = horizon_known * (context.step / horizon).clamp(max=1.5)
     elements = counts.sum(-1)
     epochs = (context.step + 1) * context.batch_size / rows
-    epochs_known = rows_known * (context.batch_size > 0)
-    matrix = counts.new_tensor([float(n > 1) for n in layout.ndims]).expand(counts.shape)
+    matrix = _is_matrix(layout.ndims, counts.device, counts.dtype).expand(counts.shape)
     features = (
         _log_ratio(sums["fast"], sums["noise"]),
         _log_ratio(sums["slow"], sums["noise"]),
@@ -216,6 +224,6 @@ def layer_features(statistics: LayerStatistics, context: Context) -> Tensor:
         wide(rows_known),
         wide(rows_known * (0.5 * torch.log(rows) - 2.0)),
         wide(rows_known * 0.5 * torch.log(elements / rows)),
-        wide(epochs_known * 0.25 * torch.log(epochs.clamp_min(1e-3))),
+        wide(rows_known * 0.25 * torch.log(epochs.clamp_min(1e-3))),
     )
     return torch.stack(features, dim=-1)

@@ -21,9 +21,8 @@ from denograd.meta.family import MixedFamily, PriorFamily, TableFamily, TaskFami
 from denograd.meta.tables import SourceTable, load_sources
 from denograd.meta.trainer import MetaTrainer, MetaTrainingError, TrainerConfig
 from denograd.meta.validation import MetaValidation
-from denograd.models import FeatureAttention, SoftTree
+from denograd.models.registry import MODEL_NAMES
 
-MODELS = {"soft_tree": SoftTree, "attention": FeatureAttention}
 VALIDATION_SHARE = 0.25
 """Share of a user's tables that is kept for meta-validation, if there are four or more."""
 
@@ -37,7 +36,7 @@ def run_meta_training(
     steps: int | None = None,
     seed: int = 0,
     resume: bool = False,
-    models: Sequence[str] = ("soft_tree", "attention"),
+    models: Sequence[str] = MODEL_NAMES,
     task_count: int = 24,
     max_rows: int = 256,
 ) -> Path:
@@ -65,6 +64,7 @@ def run_meta_training(
         TableError: a table, or the list of tasks, cannot be used.
         MetaTrainingError: the output folder is in use or holds another run, or an
             option makes no sense.
+        KeyboardInterrupt: it was interrupted; what is done is saved.
     """
     _check(models, minutes, steps, task_count, max_rows)
     if minutes is None and steps is None:
@@ -105,6 +105,8 @@ def run_meta_training(
     torch.set_num_threads(1)
     _run(trainer, resume, console)
     saved = out / "denoiser.safetensors"
+    if trainer.interrupted:
+        raise KeyboardInterrupt
     console.print(
         f"Saved [bold]{saved}[/bold]; use it with DenoGrad(base, denoiser={str(saved)!r})"
     )
@@ -114,10 +116,10 @@ def run_meta_training(
 def _check(
     models: Sequence[str], minutes: float | None, steps: int | None, tasks: int, rows: int
 ) -> None:
-    unknown = [name for name in models if name not in MODELS]
+    unknown = [name for name in models if name not in MODEL_NAMES]
     if unknown or not models:
         raise MetaTrainingError(
-            f"--models {','.join(models) or '(empty)'}: choose from {', '.join(MODELS)}"
+            f"--models {','.join(models) or '(empty)'}: choose from {', '.join(MODEL_NAMES)}"
         )
     for name, value in {"minutes": minutes, "steps": steps}.items():
         if value is not None and value <= 0:
@@ -165,7 +167,7 @@ def _validation(
             style="yellow",
         )
         return None
-    validation = MetaValidation(tables, {name: MODELS[name] for name in models}, seeds=1)
+    validation = MetaValidation(tables, models, seeds=1)
     if not validation.cells:
         console.print(
             "note: the tables kept for meta-validation have fewer than 116 rows; the last "
@@ -205,7 +207,9 @@ def _run(trainer: MetaTrainer, resume: bool, console: Console) -> None:
             bar.update(line, completed=trainer.fraction(), figures=text)
 
         progress = trainer.run(resume=resume, listener=show)
-    if trainer.fraction() < 1:
+    if trainer.interrupted:
         console.print(
-            f"Interrupted after {progress.step} meta-steps; go on with --resume", style="yellow"
+            f"Interrupted after {progress.step} meta-steps; the weights so far are in "
+            f"{trainer.out}, and --resume goes on",
+            style="yellow",
         )

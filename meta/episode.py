@@ -204,7 +204,12 @@ def assemble_episode(
         weight_decay: decoupled decay of the base.
         told: 1 or 0, ``(T,)`` each, whether the denoiser is told the noise, the horizon
             and the number of rows; default: everything.
+
+    Raises:
+        ValueError: ``micro`` does not divide ``batch_size``.
     """
+    if batch_size % micro:
+        raise ValueError(f"assemble_episode: micro={micro} does not divide batch_size={batch_size}")
     model = BatchedModel(template)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(rng.integers(2**62)))

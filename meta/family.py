@@ -11,6 +11,9 @@ from denograd.meta.prior import draw_prior_table
 from denograd.meta.tables import SourceTable
 from denograd.meta.task import Task, make_task
 
+MINIMUM_TEST_ROWS = 20
+"""A table lends a task only if so many rows are left that training never sees."""
+
 
 class TaskFamily(Protocol):
     """Something that tasks are drawn from."""
@@ -56,7 +59,8 @@ class TableFamily:
 
     Args:
         tables: the sources.
-        max_classes: tables with more classes lend a random subset of so many.
+        max_classes: tables with more classes lend a random subset of so many, or of more
+            where so many have too few rows.
         augment: whether to draw columns, classes and wrong labels at random. Without it
             a task is the table itself, in a new order of rows.
 
@@ -73,17 +77,21 @@ class TableFamily:
 
     def draw(self, rng: np.random.Generator, rows: int, test_rows: int, max_features: int) -> Task:
         """Draw a task whose training rows show at least two classes."""
-        large_enough = [t for t in self.tables if len(t.labels) >= rows + 20]
+        large_enough = [t for t in self.tables if len(t.labels) >= rows + MINIMUM_TEST_ROWS]
         if not large_enough:
             raise ValueError(
-                f"TableFamily: rows={rows}, but no table has {rows + 20} rows; "
+                f"TableFamily: rows={rows}, but no table has {rows + MINIMUM_TEST_ROWS} rows; "
                 "ask for fewer rows or give larger tables"
             )
-        while True:
+        for _ in range(1000):
             table = large_enough[rng.integers(len(large_enough))]
             task = self.draw_from(rng, table, rows, test_rows, max_features)
             if task is not None:
                 return task
+        raise ValueError(
+            f"TableFamily: rows={rows}, and 1,000 draws gave no task with two classes and a "
+            "column that varies; give larger tables, or tables with less rare classes"
+        )
 
     def draw_from(
         self,
@@ -99,9 +107,12 @@ class TableFamily:
         if self.augment and table.n_classes > 2 and rng.random() < 0.3:
             limit = int(rng.integers(2, self.max_classes + 1))
         if table.n_classes > limit:
-            kept = rng.permutation(table.n_classes)[:limit]
-            pool = pool[np.isin(labels, kept)]
-        if len(pool) < rows + 10:
+            order = rng.permutation(table.n_classes)
+            # As many classes as asked for, and more where those have too few rows.
+            enough = np.bincount(labels, minlength=table.n_classes)[order].cumsum()
+            needed = 1 + int(np.searchsorted(enough, rows + MINIMUM_TEST_ROWS))
+            pool = pool[np.isin(labels, order[: max(limit, needed)])]
+        if len(pool) < rows + MINIMUM_TEST_ROWS:
             return None
         # A large table is not permuted whole for a few rows.
         take = rng.choice(pool, size=min(len(pool), rows + test_rows), replace=False)

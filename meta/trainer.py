@@ -34,7 +34,9 @@ class MetaTrainingError(RuntimeError):
 
 @dataclass(frozen=True)
 class TrainerConfig:
-    """How to meta-train; with the task family and the seed it decides every weight.
+    """How to meta-train; with the task family, and with ``steps``, it decides every weight.
+
+    With ``minutes`` the learning rate follows the clock, and no two runs are the same.
 
     Attributes:
         seed: of everything drawn.
@@ -177,6 +179,8 @@ class MetaTrainer:
         return self.progress
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._stop:
+            raise KeyboardInterrupt
         self._stop = True
 
     def _describe(self) -> dict[str, Any]:
@@ -194,12 +198,14 @@ class MetaTrainer:
     def _open(self, resume: bool) -> None:
         path, described = self.out / "config.json", self._describe()
         if not resume:
-            if self.checkpoint.exists() or path.exists():
+            if self.checkpoint.exists():
                 raise MetaTrainingError(
                     f"{self.out} already holds a run; add --resume to go on with it, or choose "
                     "another --out"
                 )
             path.write_text(json.dumps(described, indent=1))
+            # From here on the folder can be resumed, however soon the run is killed.
+            self.save()
             return
         if not self.checkpoint.exists():
             raise MetaTrainingError(f"{self.out} holds no checkpoint to resume; leave out --resume")
@@ -238,7 +244,8 @@ class MetaTrainer:
                 writer.add_scalar(f"train/{name}", value, self.progress.step)
             if listener:
                 listener(self.progress, figures)
-            if now - validated > 60 * self.config.validate_minutes:
+            if now - validated > 60 * self.config.validate_minutes and not self._stop:
+                self.save()
                 self._validate(writer)
                 validated = time.monotonic()
                 last = validated
@@ -249,6 +256,11 @@ class MetaTrainer:
         if not self._stop:
             self._validate(writer)
             self.save()
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a signal ended the run before its time."""
+        return self._stop
 
     def meta_step(self) -> dict[str, float]:
         """Draw an episode, take its meta-gradient and step; the figures of the step."""
@@ -297,7 +309,6 @@ class MetaTrainer:
     def _validate(self, writer: SummaryWriter) -> None:
         progress = self.progress
         if self.validation is None:
-            self._export(None)
             return
         score = self.validation.score(self.average)
         record = {"step": progress.step, "elapsed": progress.elapsed, **asdict(score)}
@@ -334,7 +345,8 @@ class MetaTrainer:
         metadata = {"progress": json.dumps(asdict(self.progress))}
         save_file({k: v.contiguous() for k, v in tensors.items()}, partial, metadata)
         os.replace(partial, self.checkpoint)
-        if not (self.out / "denoiser.safetensors").exists():
+        if self.progress.best is None:
+            # Nothing has picked weights yet, so the last are the ones to use.
             self._export(None)
 
     def _load(self) -> None:

@@ -16,9 +16,7 @@ from denograd.meta.family import TableFamily
 from denograd.meta.tables import SourceTable
 from denograd.meta.task import TaskBatch
 from denograd.meta.unroll import advance, start, test_loss
-from denograd.models import TabularModel
-
-ModelFactory = Callable[[int, int], TabularModel]
+from denograd.models.registry import MODEL_NAMES, check_model, make_model
 
 
 @dataclass(frozen=True)
@@ -60,20 +58,20 @@ class MetaValidation:
 
     Args:
         tables: the tables.
-        models: name to a factory from (features, classes) to a model.
+        models: names of models, as `denograd.models.registry.make_model` takes them.
         rows: training rows; a table too small for a size sits that one out.
         steps: inner steps.
         seeds: draws of rows, weights and batches for each cell; a cell is their mean.
         noise: whether the denoiser is told the noise within the batch.
 
     Raises:
-        ValueError: no table was given.
+        ValueError: no table was given, or a model is not known.
     """
 
     def __init__(
         self,
         tables: Sequence[SourceTable],
-        models: dict[str, ModelFactory],
+        models: Sequence[str] = MODEL_NAMES,
         rows: Sequence[int] = (16, 32, 64, 128, 256),
         steps: int = 200,
         seeds: int = 2,
@@ -84,17 +82,17 @@ class MetaValidation:
         self.steps, self.noise = steps, noise
         self.cells: list[tuple[str, int, Episode]] = []
         family = TableFamily(tables, augment=False)
-        for name, factory in models.items():
+        for name in models:
+            check_model(name)
             for n in rows:
                 for seed in range(seeds):
                     rng = np.random.default_rng([seed, n])
-                    self._add(name, factory, n, rng, family)
+                    self._add(name, n, rng, family)
         self._control: list[Tensor] | None = None
 
     def _add(
         self,
         name: str,
-        factory: ModelFactory,
         rows: int,
         rng: np.random.Generator,
         family: TableFamily,
@@ -103,11 +101,11 @@ class MetaValidation:
         for table in family.tables:
             if len(table.labels) < rows + 100:
                 continue
-            task = None
             for _ in range(50):
-                task = task or family.draw_from(rng, table, rows, 500, 10**6)
-            if task is not None:
-                drawn.append(task)
+                task = family.draw_from(rng, table, rows, 500, 10**6)
+                if task is not None:
+                    drawn.append(task)
+                    break
         if not drawn:
             return
         tasks = TaskBatch.stack(drawn)
@@ -115,10 +113,10 @@ class MetaValidation:
         episode = assemble_episode(
             rng,
             tasks,
-            factory(tasks.x_train.shape[-1], int(tasks.classes.max())),
+            make_model(name, tasks.x_train.shape[-1], int(tasks.classes.max())),
             steps=self.steps,
             batch_size=batch_size,
-            micro=min(8, batch_size),
+            micro=batch_size,
             base="adam",
             learning_rate=torch.ones(len(tasks), 1),
             weight_decay=0.0,

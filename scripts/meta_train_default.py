@@ -25,7 +25,6 @@ from denograd.meta.episode import EpisodeDistribution
 from denograd.meta.family import MixedFamily, PriorFamily, TableFamily
 from denograd.meta.trainer import MetaTrainer, Progress, TrainerConfig
 from denograd.meta.validation import MetaValidation
-from denograd.models import FeatureAttention, SoftTree
 
 
 def main() -> None:
@@ -72,7 +71,6 @@ def main() -> None:
         arguments.out,
         validation=MetaValidation(
             validate,
-            {"soft_tree": SoftTree, "attention": FeatureAttention},
             seeds=1,
             noise=ablation != "noise",
         ),

@@ -18,7 +18,6 @@ from _development_tables import classification_tables
 
 from denograd.denoisers import load_denoiser, read_card, save_denoiser
 from denograd.meta.validation import MetaValidation, Score
-from denograd.models import FeatureAttention, SoftTree
 
 WEIGHTS = Path("denograd/denoisers/weights")
 COMPUTED = {"schema", "kind", "features", "coefficients", "config", "tensors", "sha256"}
@@ -38,8 +37,7 @@ def main() -> None:
     torch.set_num_threads(1)
     denoiser = load_denoiser(arguments.denoiser)
     tables = classification_tables(arguments.data, "meta_validation")
-    models = {"soft_tree": SoftTree, "attention": FeatureAttention}
-    validation = MetaValidation(tables, models, seeds=arguments.seeds)
+    validation = MetaValidation(tables, seeds=arguments.seeds)
     scores: dict[float, Score] = {}
     for rate in arguments.rates:
         scores[rate] = validation.score(denoiser, learning_rate=rate)

@@ -29,9 +29,8 @@ from denograd.meta.estimator import MetaLoss
 from denograd.meta.family import MixedFamily, PriorFamily, TableFamily, TaskFamily
 from denograd.meta.task import TaskBatch
 from denograd.meta.validation import run_episode
-from denograd.models import FeatureAttention, SoftTree
+from denograd.models.registry import MODEL_NAMES, make_model
 
-MODELS = {"soft_tree": SoftTree, "attention": FeatureAttention}
 STEPS = (200, 100, 50, 300)
 SIZES = (16, 32, 64, 128, 256)
 
@@ -41,7 +40,7 @@ def draw(model: str, steps: int, rows: int, count: int, family: TaskFamily, seed
     rng = np.random.default_rng([seed, rows])
     widths = rng.choice([11, 22, 34, 56], size=count)
     tasks = TaskBatch.stack([family.draw(rng, rows, 256, int(width)) for width in widths])
-    template = MODELS[model](tasks.x_train.shape[-1], int(tasks.classes.max()))
+    template = make_model(model, tasks.x_train.shape[-1], int(tasks.classes.max()))
     return assemble_episode(
         rng,
         tasks,
@@ -112,10 +111,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("baselines/control.json"))
     arguments = parser.parse_args()
     settings = json.loads(arguments.out.read_text())["settings"] if arguments.out.exists() else []
+    settings = [entry for entry in settings if "rows" in entry]
     done = {(entry["model"], entry["steps"]) for entry in settings}
     command = f"python scripts/tune_control.py --data {arguments.data}"
     for steps in STEPS:
-        for model in MODELS:
+        for model in MODEL_NAMES:
             if (model, steps) in done:
                 continue
             settings += tune(model, steps, arguments.data)

@@ -98,6 +98,14 @@ def test_features_have_their_names_and_mask_what_is_unknown() -> None:
             torch.testing.assert_close(column, told)
 
 
+def test_rows_without_the_size_of_a_batch_count_as_unknown() -> None:
+    statistics, now = run(3)
+    zero = torch.zeros((), dtype=torch.double)
+    alone = layer_features(statistics, now._replace(batch_size=zero))
+    neither = layer_features(statistics, now._replace(batch_size=zero, rows=zero))
+    torch.testing.assert_close(alone, neither)
+
+
 def test_padding_changes_no_statistic_of_real_elements() -> None:
     """Zeros in front of, between and behind real elements, as padding puts them."""
     padded_layout = Layout((9, 5, 1), (2, 1, 0))

@@ -163,6 +163,17 @@ def test_stacking_pads_with_masks() -> None:
         TaskBatch.stack([])
 
 
+@pytest.mark.parametrize(("classes", "rows"), [(10, 200), (10, 256), (12, 100)])
+def test_many_small_classes_lend_as_many_as_the_rows_need(classes: int, rows: int) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(300) % classes
+    table = SourceTable("t", rng.normal(size=(300, 4)).astype(np.float32), labels)
+    task = TableFamily([table]).draw(rng, rows, 50, 4)
+    assert len(task.y_train) == rows
+    assert len(task.y_test) >= 20
+    assert task.n_classes > 3
+
+
 def test_a_size_that_no_table_has_is_refused() -> None:
     family = TableFamily([encode_source(builtin_table("wine"))])
     with pytest.raises(ValueError, match="no table has 220 rows"):

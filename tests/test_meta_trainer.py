@@ -25,13 +25,13 @@ from denograd.meta import (
     MetaTrainingError,
     MetaValidation,
     PriorFamily,
+    Progress,
     TrainerConfig,
     draw_episode,
     encode_source,
     run_episode,
 )
 from denograd.meta.cli import run_meta_training
-from denograd.models import SoftTree
 
 SMALL = EpisodeDistribution(
     models=("soft_tree",), tasks=4, rows=(16, 20), steps=(4, 6), test_rows=20, max_features=8
@@ -130,6 +130,28 @@ def test_what_is_saved_can_be_used_and_says_where_it_came_from(tmp_path: Path) -
     assert (tmp_path / "run" / "tensorboard").is_dir()
 
 
+def test_a_run_killed_at_once_can_be_resumed(tmp_path: Path) -> None:
+    run = trainer(tmp_path / "run")
+    run.out.mkdir()
+    run._open(resume=False)
+    assert trainer(tmp_path / "run").run(resume=True).step == CONFIG.steps
+
+
+def test_an_interrupted_run_leaves_its_last_weights(tmp_path: Path) -> None:
+    run = trainer(tmp_path / "run", replace(CONFIG, steps=1000))
+
+    def interrupt(progress: Progress, figures: dict[str, float]) -> None:
+        if progress.step == 4:
+            signal.raise_signal(signal.SIGTERM)
+
+    run.run(listener=interrupt)
+    assert run.interrupted
+    assert read_card(tmp_path / "run" / "denoiser.safetensors")["training"]["meta_steps"] == 4
+    saved = load_denoiser(tmp_path / "run" / "denoiser.safetensors")
+    for a, b in zip(saved.parameters(), run.average.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
 def test_an_exploding_step_is_left_out_and_counted(tmp_path: Path) -> None:
     run = trainer(tmp_path / "run")
     run.progress.norms = [1e-9] * 20
@@ -165,7 +187,7 @@ def test_meta_loss_is_clipped_late_and_scale_free() -> None:
 
 def test_validation_compares_cells_with_the_tuned_control() -> None:
     tables = [encode_source(builtin_table(name)) for name in ("wine", "breast_cancer")]
-    validation = MetaValidation(tables, {"soft_tree": SoftTree}, rows=(16, 200), steps=10, seeds=2)
+    validation = MetaValidation(tables, ("soft_tree",), rows=(16, 200), steps=10, seeds=2)
     assert len(validation.cells) == 4
     assert validation.cells[-1][2].tasks.names == ("breast_cancer",), "wine is too small for 200"
     score = validation.score(IdentityDenoiser())

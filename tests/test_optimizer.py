@@ -520,6 +520,23 @@ def test_a_gradient_that_is_not_finite_goes_to_the_base_as_it_is(denoiser: Any) 
             assert all(torch.isfinite(x).all() for x in values.values())
 
 
+@pytest.mark.parametrize("where", ["gradient", "parameter"])
+def test_a_layer_whose_squares_overflow_is_the_only_one_that_falls_back(where: str) -> None:
+    model = Net()
+    optimizer = deno(model, WienerDenoiser(hidden=4), model=model)
+    train(model, optimizer, batches(2))
+    optimizer.zero_grad()
+    loss_of(model, batches(1)[0]).backward()
+    weight = model.first.weight
+    assert weight.grad is not None
+    with torch.no_grad():
+        (weight.grad if where == "gradient" else weight)[0, 0] = 1e20
+    expected = weight.grad.clone()
+    optimizer.step()
+    assert optimizer.fallbacks == 1
+    assert torch.equal(weight.grad, expected)
+
+
 def test_a_denoiser_of_the_wrong_shape_is_named() -> None:
     model, probe = Net(), Probe()
     probe.poison = lambda result, _: result._replace(gain=torch.ones(3))

@@ -143,9 +143,11 @@ class WienerDenoiser(nn.Module):
         )
         if not self.disabled:
             return coefficients
-        neutral = coefficients.new_tensor([NEUTRAL.get(name, 1.0) for name in COEFFICIENTS])
-        off = torch.tensor([name in self.disabled for name in COEFFICIENTS])
-        return torch.where(off.to(coefficients.device), neutral, coefficients)
+        kept = []
+        for name, values in zip(COEFFICIENTS, coefficients.unbind(-1), strict=True):
+            neutral = torch.full_like(values, NEUTRAL.get(name, 1.0))
+            kept.append(neutral if name in self.disabled else values)
+        return torch.stack(kept, dim=-1)
 
     def forward(
         self, gradient: Tensor, noise: Tensor, parameter: Tensor, state: State, context: Context
