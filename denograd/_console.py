@@ -72,6 +72,7 @@ def clear_errors(*more: type[Exception]) -> Iterator[None]:
     """Turn a user's mistakes into one message, and warnings about tables into notes.
 
     Only errors that are meant for users are caught, so that a bug keeps its traceback.
+    An interruption ends with code 130 and the message it carries, or one of its own.
     """
     from denograd.baselines import BaselineError
     from denograd.data import TableError, TableWarning
@@ -97,5 +98,5 @@ def clear_errors(*more: type[Exception]) -> Iterator[None]:
             yield
     except expected as error:
         fail(str(error), code=2)
-    except KeyboardInterrupt:
-        fail("interrupted; what is finished is on disk", code=130)
+    except KeyboardInterrupt as error:
+        fail(str(error) or "interrupted; what is finished is on disk", code=130)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 from pathlib import Path
@@ -23,8 +24,11 @@ from denograd._console import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from denograd.data import Table
     from denograd.evaluation import EvaluationConfig
+    from denograd.evaluation.journal import Restart
 
 # The parts of the package are imported where they are used: a command that does not
 # evaluate need not wait for scikit-learn, pandas and matplotlib.
@@ -116,8 +120,11 @@ def evaluate(
             steps,
             batch_size,
         )
-        tables = _read(data, target) if data else [builtin_table(n) for n in builtin or []]
-        _evaluate(tables, config, out, jobs, restart)
+        if data:
+            tables, optional = _read(data, target)
+        else:
+            tables, optional = [builtin_table(name) for name in builtin or []], set()
+        _evaluate(tables, config, out, jobs, restart, optional)
 
 
 @app.command(epilog=examples("denograd demo", "denograd demo --out pictures --jobs 2"))
@@ -131,14 +138,15 @@ def demo(
     """See the default denoiser against a tuned AdamW, in under three minutes.
 
     Trains a soft tree and an attention model on three real tables that scikit-learn
-    ships, none of which the denoiser was meta-trained on.
+    ships, none of which the denoiser was meta-trained on. Started again, it goes on where
+    it stopped, or starts anew if the denoiser or the control changed since.
     """
     from denograd.data import builtin_table
     from denograd.evaluation import EvaluationConfig
 
     with clear_errors():
         tables = [builtin_table(name) for name in _DEMO_TABLES]
-        _evaluate(tables, EvaluationConfig(), out, jobs, restart)
+        _evaluate(tables, EvaluationConfig(), out, jobs, restart or "changed")
 
 
 @app.command(
@@ -182,10 +190,6 @@ def meta_train(
     with clear_errors(MetaTrainingError, OSError):
         if minutes is not None and steps is not None:
             raise UsageError("give --minutes or --steps, not both")
-        if minutes is not None and minutes <= 0:
-            raise UsageError(f"--minutes is {minutes}; it must be above 0")
-        if steps is not None and steps < 1:
-            raise UsageError(f"--steps is {steps}; it must be at least 1")
         from denograd.meta.cli import run_meta_training
 
         run_meta_training(
@@ -220,7 +224,7 @@ def denoisers(
                 continue
             card = read_card(shipped)
             training = card["training"]
-            weights = sum(_product(shape) for shape in card["tensors"].values())
+            weights = sum(math.prod(shape) for shape in card["tensors"].values())
             table.add_row(
                 shipped,
                 card["kind"],
@@ -243,7 +247,12 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _evaluate(
-    tables: list[Table], config: EvaluationConfig, out: Path, jobs: int, restart: bool
+    tables: list[Table],
+    config: EvaluationConfig,
+    out: Path,
+    jobs: int,
+    restart: bool | Restart,
+    optional: Collection[str] = (),
 ) -> None:
     from denograd.evaluation import evaluate as run
     from denograd.evaluation import results_table, verdict
@@ -254,6 +263,7 @@ def _evaluate(
         out,
         jobs=jobs,
         restart=restart,
+        optional=optional,
         command=shlex.join(["denograd", *sys.argv[1:]]),
         console=NOTES,
     )
@@ -273,19 +283,26 @@ def _evaluate(
         )
 
 
-def _read(paths: list[Path], target: str | None) -> list[Table]:
-    """Tables of files and folders; only a folder's files may be unreadable."""
+def _read(paths: list[Path], target: str | None) -> tuple[list[Table], set[str]]:
+    """Tables of files and folders, and names of those that came from a folder.
+
+    Only a folder's files may be unreadable, or of no use.
+    """
     from denograd.data import TableError, read_tables
 
     tables, errors = read_tables(paths, target)
-    named = {str(path) for path in paths}
+    # The same file may be named and lie in a named folder, under two spellings.
+    named = {path.resolve() for path in paths}
     for path, message in errors.items():
-        if path in named:
+        if Path(path).resolve() in named:
             raise TableError(message)
         note(f"left out: {message}")
     if not tables:
-        raise TableError(f"{', '.join(sorted(named))}: none of the files there can be used")
-    return tables
+        folders = ", ".join(sorted(map(str, paths)))
+        raise TableError(
+            f"{folders}: none of the files there can be used, the notes say why; give others"
+        )
+    return tables, {t.name for t in tables if t.path and t.path.resolve() not in named}
 
 
 def _names(text: str) -> list[str]:
@@ -297,10 +314,3 @@ def _numbers(option: str, text: str) -> list[int]:
         return [int(name) for name in _names(text)]
     except ValueError:
         raise UsageError(f"{option} is {text!r}; give whole numbers with commas between") from None
-
-
-def _product(shape: list[int]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count

@@ -106,7 +106,10 @@ def run_meta_training(
     _run(trainer, resume, console)
     saved = out / "denoiser.safetensors"
     if trainer.interrupted:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(
+            f"interrupted after {trainer.progress.step} meta-steps; the weights so far are in "
+            f"{saved}, and --resume goes on"
+        )
     console.print(
         f"Saved [bold]{saved}[/bold]; use it with DenoGrad(base, denoiser={str(saved)!r})"
     )
@@ -206,10 +209,4 @@ def _run(trainer: MetaTrainer, resume: bool, console: Console) -> None:
                 text += f"  validation/control {progress.history[-1]['ratio']:.3f}"
             bar.update(line, completed=trainer.fraction(), figures=text)
 
-        progress = trainer.run(resume=resume, listener=show)
-    if trainer.interrupted:
-        console.print(
-            f"Interrupted after {progress.step} meta-steps; the weights so far are in "
-            f"{trainer.out}, and --resume goes on",
-            style="yellow",
-        )
+        trainer.run(resume=resume, listener=show)

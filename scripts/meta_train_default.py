@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tasks", type=int, default=24, help="tasks in a meta-step")
     parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--window", type=int, nargs=2, default=[60, 120], help="of truncation")
     parser.add_argument("--from", dest="start", type=Path, help="weights to begin with")
     parser.add_argument("--resume", action="store_true")
     parser.add_argument(
@@ -61,6 +62,7 @@ def main() -> None:
         steps=arguments.steps,
         validate_minutes=15.0,
         learning_rate=arguments.learning_rate,
+        window=(arguments.window[0], arguments.window[1]),
         pooled=ablation != "pooling",
         disabled=WienerDenoiser.PARTS.get(ablation or "", ()),
     )

@@ -94,6 +94,36 @@ def test_evaluate_a_folder_leaves_out_what_cannot_be_read(tmp_path: Path) -> Non
     assert "none of the files there can be used" in result.stderr
 
 
+@pytest.mark.parametrize("useless", ["small", "empty"])
+def test_a_folder_may_hold_tables_of_no_use_but_a_file_may_not(
+    tmp_path: Path, useless: str
+) -> None:
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    write_table(folder / "good.csv")
+    bad = folder / f"{useless}.csv"
+    frame = pd.read_csv(write_table(bad))
+    frame = frame.head(20) if useless == "small" else frame[["id", "group"]]
+    frame.to_csv(bad, index=False)
+    message = {"small": "small: size 16 leaves", "empty": "empty: no column can be learned from"}
+    result = run("evaluate --data", folder, QUICK, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert f"note: left out: {message[useless]}" in result.stderr
+    assert set(pd.read_csv(tmp_path / "out" / "results.csv")["dataset"]) == {"good"}
+    again = run("evaluate --data", folder, QUICK, "--out", tmp_path / "out")
+    assert "2 of 2 cells are already finished" in again.stderr
+    # Named explicitly, it is an error, though its folder is given too, by another path.
+    detour = folder / ".." / "tables" / bad.name
+    for paths in ([bad], [detour, folder]):
+        result = run("evaluate --data", *paths, QUICK, "--out", tmp_path / "out2")
+        assert result.exit_code == 2
+        assert f"denograd: {message[useless]}" in result.stderr
+    (folder / "good.csv").unlink()
+    result = run("evaluate --data", folder, QUICK, "--out", tmp_path / "out2")
+    assert result.exit_code == 2
+    assert "none of the tables can be used" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -154,10 +184,10 @@ def test_an_interruption_says_that_finished_cells_are_kept(
 def test_demo_evaluates_three_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from denograd import evaluation
 
-    real = evaluation.EvaluationConfig
+    real, steps = evaluation.EvaluationConfig, 3
 
     def smaller() -> evaluation.EvaluationConfig:
-        return real(("soft_tree",), ("adamw", "denograd:identity"), (32,), seeds=1, steps=3)
+        return real(("soft_tree",), ("adamw", "denograd:identity"), (32,), seeds=1, steps=steps)
 
     monkeypatch.setattr(evaluation, "EvaluationConfig", smaller)
     result = run("demo --jobs 1 --out", tmp_path)
@@ -165,6 +195,25 @@ def test_demo_evaluates_three_tables(tmp_path: Path, monkeypatch: pytest.MonkeyP
     names = ("breast_cancer", "wine", "digits3")
     assert all(f"curves_{name}.png" in result.stdout for name in names)
     assert set(pd.read_csv(tmp_path / "results.csv")["dataset"]) == set(names)
+    again = run("demo --jobs 1 --out", tmp_path)
+    assert again.exit_code == 0, again.output
+    assert "6 of 6 cells are already finished" in again.stderr
+    assert "thrown away" not in again.stderr
+    steps = 4
+    changed = run("demo --jobs 1 --out", tmp_path)
+    assert changed.exit_code == 0, changed.output
+    assert "results of other settings are thrown away (steps was 3" in changed.stderr
+    assert "already finished" not in changed.stderr
+    assert (pd.read_csv(tmp_path / "results.csv")["steps"] == 4).all()
+
+
+def test_demo_throws_no_other_evaluation_away(tmp_path: Path) -> None:
+    assert run("evaluate --builtin wine", QUICK, "--out", tmp_path).exit_code == 0
+    before = (tmp_path / "results.csv").read_bytes()
+    result = run("demo --jobs 1 --out", tmp_path)
+    assert result.exit_code == 2
+    assert "it holds an evaluation with other settings" in result.stderr
+    assert (tmp_path / "results.csv").read_bytes() == before
 
 
 def test_meta_train_hands_everything_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,14 +240,31 @@ def test_meta_train_hands_everything_on(tmp_path: Path, monkeypatch: pytest.Monk
     ("arguments", "message"),
     [
         ("--minutes 1 --steps 2", "give --minutes or --steps, not both"),
-        ("--minutes -1", "--minutes is -1"),
-        ("--steps 0", "--steps is 0"),
+        ("--minutes -1", "--minutes -1: it must be above 0"),
+        ("--steps 0", "--steps 0: it must be above 0"),
     ],
 )
 def test_meta_train_mistakes(tmp_path: Path, arguments: str, message: str) -> None:
     result = run("meta-train --tasks prior", arguments, "--out", tmp_path)
     assert result.exit_code == 2
     assert message in result.stderr
+
+
+@pytest.mark.parametrize("said", ["", "Interrupted after 3 meta-steps; --resume goes on"])
+def test_an_interrupted_meta_training_says_so_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    import denograd.meta.cli
+
+    def interrupted(**_: Any) -> Any:
+        raise KeyboardInterrupt(*filter(None, [said]))
+
+    monkeypatch.setattr(denograd.meta.cli, "run_meta_training", interrupted)
+    result = run("meta-train --tasks prior --steps 9 --out", tmp_path)
+    assert result.exit_code == 130
+    assert result.stdout == ""
+    expected = said or "interrupted; what is finished is on disk"
+    assert result.stderr.splitlines() == [f"denograd: {expected}"]
 
 
 def test_meta_train_of_a_missing_table(tmp_path: Path) -> None:

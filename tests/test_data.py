@@ -61,6 +61,13 @@ def messy_csv(tmp_path: Path) -> Path:
     return path
 
 
+def test_busy_machines_fail_no_property() -> None:
+    """conftest.py sees to it, whichever way pytest imports it."""
+    assert settings.get_current_profile_name() == "denograd"
+    assert settings().deadline is None
+    assert settings().derandomize is False
+
+
 def quiet_plan(table: Table) -> ColumnPlan:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TableWarning)
@@ -139,7 +146,7 @@ def test_test_rows_do_not_change_the_encoding_of_training_rows(messy_csv: Path) 
     np.testing.assert_array_equal(before, encoder.transform(train))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10_000), st.integers(2, 20))
 def test_few_training_rows_always_encode_to_finite_numbers(seed: int, rows: int) -> None:
     rng = np.random.default_rng(seed)
@@ -254,6 +261,23 @@ def test_targets_that_are_no_classes_are_refused(
         read_table(path)
 
 
+def test_categories_that_no_row_has_are_no_classes(tmp_path: Path) -> None:
+    def table(values: list[str | None], categories: list[str]) -> Table:
+        target = pd.Categorical(values, categories=categories)
+        frame = pd.DataFrame({"x": np.arange(len(values)) / 2, "y": target})
+        frame.to_parquet(tmp_path / "t.parquet")
+        return read_table(tmp_path / "t.parquet")
+
+    with pytest.raises(TableError, match=r"only the value 'a'.*two classes"):
+        table(["a"] * 40, ["a", "b"])
+    with pytest.warns(TableWarning, match="20 of 40 rows"), pytest.raises(TableError, match="only"):
+        table(["a", None] * 20, ["a", "b"])
+    found = table(["b", "a"] * 20, [f"unused {i}" for i in range(60)] + ["b", "a"])
+    assert len(found) == 40
+    assert found.classes == ("b", "a")
+    assert found.codes.tolist() == [0, 1] * 20
+
+
 def test_rows_without_a_label_are_left_out(tmp_path: Path) -> None:
     path = csv(tmp_path, "x,y\n1,a\n2,\n3,b\n4,a\n5,b\n")
     with pytest.warns(TableWarning, match="1 of 5 rows have no label"):
@@ -321,6 +345,7 @@ def test_folders_of_tables(messy_csv: Path, tmp_path: Path) -> None:
     csv(inner, "not a table", "README.md")
     tables, errors = read_tables([messy_csv, inner, messy_csv])
     assert [table.name for table in tables] == ["messy", "messy-2"]
+    assert [table.path for table in tables] == [messy_csv, inner / "messy.parquet"]
     assert list(errors) == [str(inner / "bad.csv")]
     assert "only the value 'a'" in errors[str(inner / "bad.csv")]
     empty = tmp_path / "empty"
@@ -344,7 +369,7 @@ def test_unknown_builtin_lists_names() -> None:
         builtin_table("wien")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.integers(2, 120), min_size=2, max_size=6),
     st.integers(0, 1000),

@@ -20,7 +20,15 @@ from hypothesis import strategies as st
 from rich.console import Console
 from sklearn.metrics import log_loss, roc_auc_score
 
-from denograd.data import Encoder, Table, TableError, builtin_table, nested_split, plan_columns
+from denograd.data import (
+    Encoder,
+    Table,
+    TableError,
+    TableWarning,
+    builtin_table,
+    nested_split,
+    plan_columns,
+)
 from denograd.evaluation import (
     METRICS,
     Cell,
@@ -29,6 +37,7 @@ from denograd.evaluation import (
     Evaluation,
     EvaluationConfig,
     EvaluationError,
+    OtherSettingsError,
     evaluate,
     results_table,
     runner,
@@ -76,7 +85,7 @@ def wine_data(size: int = 40) -> CellData:
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(2, 5), st.integers(0, 10_000))
 def test_metrics_follow_their_definitions(classes: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -108,7 +117,7 @@ def test_a_class_without_test_rows_leaves_the_area_undefined() -> None:
     assert found["log_loss"] == pytest.approx(-np.log([0.7, 0.3, 0.7]).mean())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 60), st.integers(1, 40), st.integers(1, 50), st.integers(0, 99))
 def test_batches_are_full_and_use_every_row_alike(
     rows: int, steps: int, batch_size: int, seed: int
@@ -203,7 +212,7 @@ def test_results_folder(tmp_path: Path) -> None:
     assert summary["reference"] == "adamw"
     assert summary["cells_failed"] == 0
     assert "torch" in summary["versions"]
-    assert summary["settings"]["optimizers"]["adamw"]["soft_tree"]["lr"] > 0
+    assert summary["settings"]["optimizers"]["adamw"]["soft_tree"][0]["lr"] > 0
     assert [path.name for path in done.pictures] == ["curves_wine.png", "ratios.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in done.pictures)
     assert not (tmp_path / "out" / "errors.csv").exists()
@@ -269,7 +278,7 @@ def test_a_killed_evaluation_goes_on_and_repeats_nothing(tmp_path: Path) -> None
 def test_a_folder_with_other_settings_is_refused(tmp_path: Path) -> None:
     tables = [builtin_table("wine")]
     quiet(tables, small_config(sizes=(16,), seeds=1), tmp_path)
-    with pytest.raises(EvaluationError, match=r"seeds was 1, now it is 2.*--restart"):
+    with pytest.raises(OtherSettingsError, match=r"seeds was 1, now it is 2.*--restart"):
         quiet(tables, small_config(sizes=(16,)), tmp_path)
     changed = Table("wine", tables[0].features + 1, tables[0].target)
     with pytest.raises(EvaluationError, match=r"tables\.wine was"):
@@ -279,6 +288,49 @@ def test_a_folder_with_other_settings_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").unlink()
     with pytest.raises(EvaluationError, match=r"holds cells\.jsonl.*no config\.json"):
         quiet([changed], small_config(sizes=(16,), seeds=1), tmp_path)
+
+
+def test_restart_if_changed_keeps_what_is_the_same_or_of_other_tables(tmp_path: Path) -> None:
+    tables = [builtin_table("wine")]
+    config = small_config(sizes=(16,), seeds=1)
+    with (tmp_path / "log").open("w") as log:
+        console = Console(record=True, width=80, file=log)
+
+        def again(tables: list[Table], config: EvaluationConfig) -> Evaluation:
+            out = tmp_path / "out"
+            return evaluate(tables, config, out, jobs=1, console=console, restart="changed")
+
+        assert again(tables, config).trained == 2
+        assert again(tables, config).trained == 0
+        assert "thrown away" not in console.export_text()
+        assert again(tables, small_config(sizes=(16,), seeds=1, steps=7)).trained == 2
+        said = console.export_text()
+        assert "results of other settings are thrown away (steps was 6, now it is 7)" in said
+        assert again(tables, small_config(sizes=(16,), seeds=1, steps=7)).trained == 0
+        assert "thrown away" not in console.export_text()
+        # Whoever evaluated other tables there wants to keep that.
+        with pytest.raises(OtherSettingsError, match="--restart"):
+            again([builtin_table("iris")], config)
+    frame = pd.read_csv(tmp_path / "out" / "results.csv")
+    assert frame[["dataset", "steps"]].to_numpy().tolist() == [["wine", 7]] * 2
+    (tmp_path / "out" / "config.json").write_text("[]")
+    with pytest.raises(OtherSettingsError):
+        quiet(tables, config, tmp_path / "out", restart="changed")
+
+
+def test_optional_tables_may_be_of_no_use(tmp_path: Path) -> None:
+    config = small_config(sizes=(128,), seeds=1)
+    wine, small = builtin_table("wine"), builtin_table("iris")
+    constant = Table("constant", pd.DataFrame({"x": [1] * 200}), pd.Series([0, 1] * 100))
+    optional = {"iris", "constant"}
+    with pytest.warns(TableWarning, match="constant: column 'x'"):
+        done = quiet([small, wine, constant], config, tmp_path, optional=optional)
+    assert set(done.results["dataset"]) == {"wine"}
+    assert set(done.summary["settings"]["tables"]) == {"wine"}
+    with pytest.raises(TableError, match="iris: size 128"):
+        quiet([small, wine], config, tmp_path, optional={"constant"})
+    with pytest.raises(TableError, match=r"none of the tables can be used.*smaller sizes"):
+        quiet([small], config, tmp_path, optional=optional)
 
 
 def test_a_failing_cell_does_not_stop_the_rest(

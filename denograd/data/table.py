@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ class Table:
         name: of the data set, as results show it.
         features: ``(rows, columns)``, as they stand in the file.
         target: ``(rows,)``, class labels, none missing.
+        path: of the file that it was read from; None if it was not.
 
     Example:
         >>> table = Table("toy", pd.DataFrame({"x": [1, 2, 3]}), pd.Series(["no", "yes", "no"]))
@@ -40,6 +41,7 @@ class Table:
     name: str
     features: pd.DataFrame
     target: pd.Series[Any]
+    path: Path | None = None
 
     @cached_property
     def classes(self) -> tuple[Any, ...]:
@@ -95,7 +97,7 @@ def read_table(path: str | Path, target: str | None = None) -> Table:
         )
     labels = checked_target(frame[column], str(path))
     features = frame.drop(columns=column).loc[labels.index]
-    return Table(path.stem, features.reset_index(drop=True), labels.reset_index(drop=True))
+    return Table(path.stem, features.reset_index(drop=True), labels.reset_index(drop=True), path)
 
 
 def read_tables(
@@ -129,8 +131,7 @@ def read_tables(
             continue
         taken[table.name] = taken.get(table.name, 0) + 1
         if taken[table.name] > 1:
-            name = f"{table.name}-{taken[table.name]}"
-            table = Table(name, table.features, table.target)
+            table = replace(table, name=f"{table.name}-{taken[table.name]}")
         tables.append(table)
     return tables, errors
 

@@ -39,6 +39,9 @@ def checked_target(target: pd.Series[Any], where: str) -> pd.Series[Any]:
     column = f"{where}: target {target.name!r}"
     missing = target.isna()
     labels = target[~missing]
+    if isinstance(labels.dtype, pd.CategoricalDtype):
+        # Parquet keeps categories that no row has; they would be counted as classes.
+        labels = labels.cat.remove_unused_categories()
     if missing.any() and len(labels):
         warnings.warn(
             f"{column}: {int(missing.sum())} of {len(target)} rows have no label; left out",

@@ -13,7 +13,7 @@ Example:
     [['iris', 'sgd', 32, 5]]
 """
 
-from denograd.evaluation.config import EvaluationConfig, EvaluationError
+from denograd.evaluation.config import EvaluationConfig, EvaluationError, OtherSettingsError
 from denograd.evaluation.metrics import METRICS, score
 from denograd.evaluation.report import results_table, verdict
 from denograd.evaluation.runner import Evaluation, evaluate
@@ -29,6 +29,7 @@ __all__ = [
     "Evaluation",
     "EvaluationConfig",
     "EvaluationError",
+    "OtherSettingsError",
     "evaluate",
     "results_table",
     "score",

@@ -12,6 +12,10 @@ class EvaluationError(ValueError):
     """An evaluation that cannot run as asked; the message names the remedy."""
 
 
+class OtherSettingsError(EvaluationError):
+    """A folder that holds an evaluation with other settings."""
+
+
 @dataclass(frozen=True)
 class EvaluationConfig:
     """The grid of an evaluation, apart from its tables.

@@ -110,7 +110,7 @@ def plot_ratios(summary: Mapping[str, Any], folder: Path) -> list[Path]:
             )
         overall = summary["comparisons"][rival]["overall"]
         axes.set_title(
-            f"{short[rival]}: wins {overall['wins']} of {overall['cases']}, "
+            f"{short[rival]}\nwins {overall['wins']} of {overall['cases']}, "
             f"mean ratio {overall['log_loss_ratio']:.3f}",
             fontsize=_FONT,
         )

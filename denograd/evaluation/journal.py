@@ -12,9 +12,9 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
-from denograd.evaluation.config import EvaluationError
+from denograd.evaluation.config import EvaluationError, OtherSettingsError
 from denograd.evaluation.train import Cell, CellResult
 
 COLUMNS = (
@@ -38,6 +38,12 @@ COLUMNS = (
 """Columns of ``results.csv``."""
 
 _ERROR_COLUMNS = (*Cell._fields, "error")
+Restart = Literal["never", "changed", "always"]
+"""When to throw away what a folder holds of an evaluation before.
+
+``changed``: only what has other settings, and is of the same tables nevertheless.
+"""
+
 _FILES = ("cells.jsonl", "results.csv", "errors.csv", "summary.json", "config.json")
 
 
@@ -47,20 +53,26 @@ class Journal:
     Args:
         folder: made if it is missing.
         settings: everything that the cells depend on, as plain JSON.
-        restart: whether to throw away what an earlier evaluation left in the folder.
+        restart: when to throw away what an earlier evaluation left in the folder.
+
+    Attributes:
+        changed: the settings that differed, in words, if results were thrown away for
+            that; else empty.
 
     Raises:
-        EvaluationError: the folder holds an evaluation with other settings, or other
-            files that were not made by one, or it cannot be written.
+        OtherSettingsError: the folder holds an evaluation with other settings.
+        EvaluationError: the folder holds other files that were not made by an
+            evaluation, or it cannot be written.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, Any], restart: bool = False) -> None:
+    def __init__(self, folder: Path, settings: dict[str, Any], restart: Restart = "never") -> None:
         self.folder = folder
+        self.changed = ""
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            if restart:
+            if restart == "always":
                 self._clear()
-            self._claim(settings)
+            self._claim(settings, restart)
         except OSError as error:
             raise EvaluationError(
                 f"{folder}: the folder cannot be used ({error}); choose another"
@@ -107,7 +119,7 @@ class Journal:
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         self._replace(name, lambda file: file.write(text))
 
-    def _claim(self, settings: dict[str, Any]) -> None:
+    def _claim(self, settings: dict[str, Any], restart: Restart) -> None:
         path = self.folder / "config.json"
         if not path.exists():
             held = [name for name in _FILES if (self.folder / name).exists()]
@@ -124,12 +136,17 @@ class Journal:
             raise EvaluationError(
                 f"{path}: it is damaged ({error}); choose another folder, or --restart"
             ) from error
-        if before != settings:
-            raise EvaluationError(
+        if before == settings:
+            return
+        difference = _difference(before, settings)
+        if restart != "changed" or _tables(before) != _tables(settings):
+            raise OtherSettingsError(
                 f"{self.folder}: it holds an evaluation with other settings "
-                f"({_difference(before, settings)}); choose another folder, or --restart to "
-                "throw its results away"
+                f"({difference}); choose another folder, or --restart to throw its results away"
             )
+        self._clear()
+        self.write_json("config.json", settings)
+        self.changed = difference
 
     def _clear(self) -> None:
         for name in _FILES:
@@ -174,6 +191,12 @@ def _from_json(row: dict[str, Any]) -> dict[str, Any]:
     return {key: float("nan") if value is None else value for key, value in row.items()}
 
 
+def _tables(settings: Any) -> set[str] | None:
+    """Names of the tables that results are of; None if the settings do not say."""
+    tables = settings.get("tables") if isinstance(settings, dict) else None
+    return set(tables) if isinstance(tables, dict) else None
+
+
 def _difference(before: Any, now: Any) -> str:
     """The first three places where two JSON values differ, in words."""
     found = list(_differences(before, now, ""))
@@ -187,4 +210,9 @@ def _differences(before: Any, now: Any, where: str) -> Iterator[str]:
             inner = f"{where}.{key}" if where else key
             yield from _differences(before.get(key), now.get(key), inner)
     elif before != now:
-        yield f"{where} was {before}, now it is {now}"
+        yield f"{where} was {_clipped(before)}, now it is {_clipped(now)}"
+
+
+def _clipped(value: Any, most: int = 60) -> str:
+    text = str(value)
+    return text if len(text) <= most else f"{text[: most - 3]}..."

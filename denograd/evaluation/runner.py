@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -40,7 +40,7 @@ from denograd.data import (
 )
 from denograd.evaluation.config import EvaluationConfig, EvaluationError
 from denograd.evaluation.curves import plot_curves, plot_ratios
-from denograd.evaluation.journal import Journal
+from denograd.evaluation.journal import Journal, Restart
 from denograd.evaluation.summary import summarise, versions
 from denograd.evaluation.train import Cell, CellData, CellResult, train_cell
 
@@ -84,7 +84,8 @@ def evaluate(
     out: str | Path,
     *,
     jobs: int = -1,
-    restart: bool = False,
+    restart: bool | Restart = False,
+    optional: Collection[str] = (),
     command: str | None = None,
     console: Console | None = None,
 ) -> Evaluation:
@@ -99,7 +100,10 @@ def evaluate(
         config: the rest of the grid.
         out: folder to write to.
         jobs: processes; -1 for one a core. Each uses one thread.
-        restart: throw away what an earlier evaluation left in the folder.
+        restart: throw away what an earlier evaluation left in the folder; ``"changed"``:
+            only if it was of the same tables with other settings, and say so in a note.
+        optional: names of tables that are left out with a note if nothing can be learned
+            from them or they are too small for every size.
         command: the command to note in the summary.
         console: for the progress bar and notes; default: standard error.
 
@@ -107,10 +111,11 @@ def evaluate(
         results, summary and where the pictures are.
 
     Raises:
-        EvaluationError: tables of one name, a folder with other settings or that cannot
-            be written, or a worker process that was killed.
+        OtherSettingsError: a folder that holds results of other settings.
+        EvaluationError: tables of one name, a folder that cannot be written, or a worker
+            process that was killed.
         TableError: a table from which nothing can be learned, or that is too small for
-            every size.
+            every size, unless it is optional and another can be used.
     """
     console = console or Console(stderr=True)
     if not tables:
@@ -121,10 +126,16 @@ def evaluate(
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise EvaluationError(f"two tables are named {', '.join(twice)}; rename a file")
-    sizes = {table.name: _fitting_sizes(table, config.sizes, console) for table in tables}
-    plans = {table.name: plan_columns(table) for table in tables}
+    tables, sizes, plans = _usable(tables, config.sizes, optional, console)
     settings = _settings(tables, config)
+    if isinstance(restart, bool):
+        restart = "always" if restart else "never"
     journal = Journal(Path(out), settings, restart)
+    if journal.changed:
+        _note(
+            console,
+            f"{journal.folder}: results of other settings are thrown away ({journal.changed})",
+        )
 
     cells = [
         Cell(table.name, model, optimizer, size, seed)
@@ -163,6 +174,36 @@ def evaluate(
     return Evaluation(journal.folder, results, summary, pictures, journal.errors, len(todo))
 
 
+def _usable(
+    tables: Sequence[Table], sizes: Sequence[int], optional: Collection[str], console: Console
+) -> tuple[list[Table], dict[str, list[int]], dict[str, ColumnPlan]]:
+    """The tables that can be evaluated, with the sizes that fit and the kinds of columns."""
+    usable: list[Table] = []
+    fitting: dict[str, list[int]] = {}
+    plans: dict[str, ColumnPlan] = {}
+    for table in tables:
+        try:
+            found = _fitting_sizes(table, sizes, console)
+            plans[table.name] = plan_columns(table)
+        except TableError as error:
+            if table.name not in optional:
+                raise
+            _note(console, f"left out: {error}")
+        else:
+            usable.append(table)
+            fitting[table.name] = found
+    if not usable:
+        raise TableError(
+            "none of the tables can be used, the notes say why; use smaller sizes, or give "
+            "other tables"
+        )
+    return usable, fitting, plans
+
+
+def _note(console: Console, message: str) -> None:
+    console.print(f"note: {message}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
 def _fitting_sizes(table: Table, sizes: Sequence[int], console: Console) -> list[int]:
     fitting, problems = [], []
     for size in sorted(sizes):
@@ -174,7 +215,7 @@ def _fitting_sizes(table: Table, sizes: Sequence[int], console: Console) -> list
     if not fitting:
         raise problems[0]
     for problem in problems:
-        console.print(f"note: left out: {problem}", style="yellow", markup=False)
+        _note(console, f"left out: {problem}")
     return fitting
 
 
