@@ -164,7 +164,7 @@ def _is_matrix(ndims: tuple[int, ...], device: torch.device, dtype: torch.dtype)
 
 
 def _log_ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """Half the logarithm of a ratio of squares, so that a factor of e counts as 1/2."""
+    """A quarter of the logarithm of a ratio of squares, cut to ``[-4, 4]``."""
     ratio = torch.log(numerator + TINY) - torch.log(denominator + TINY)
     return 0.25 * ratio.clamp(-16.0, 16.0)
 

@@ -54,7 +54,7 @@ class WienerDenoiser(nn.Module):
 
     Every coefficient is bounded: the gains to ``[e^-1.5, e^1.5]`` and ``[e^-2.5, e^2.5]``,
     the filters to ``[0, 1]``, the kappas to ``[e^-4, e^4]``, the additions to
-    ``[-1, 1]``, the decay to ``[0.0025, 1]``. An untrained net starts near the base
+    ``[-1, 1]``, the decay to ``0.05 [e^-3, e^3]``. An untrained net starts near the base
     optimizer.
 
     Args:
