@@ -10,6 +10,8 @@ does at every one of them.
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -53,7 +55,7 @@ def main() -> None:
     card["figures"] = {
         "meta_validation": asdict(scores[best]),
         "meta_validation_ratio_by_base_rate": {f"{r:g}": s.ratio for r, s in scores.items()},
-        "command": f"python scripts/ship_denoiser.py {arguments.denoiser}",
+        "command": shlex.join(["python", *sys.argv]),
     }
     save_denoiser(denoiser, WEIGHTS / f"{arguments.name}.safetensors", card)
 
