@@ -107,7 +107,8 @@ def main() -> None:
 On 24 tables with a weaker signal, which picked the weights and the base's rate but were not
 trained on (meta-validation: 16 to 256 rows, both models), the geometric mean of the ratio to
 the control is {validation["ratio"]:.3f}; {100 * validation["wins"]:.0f} % of the cells are
-below 1, and the worst is {validation["worst"]:.2f} (from the card, `denograd denoisers default`)."""
+below 1, and the worst is {validation["worst"]:.2f} (from the card,
+`denograd denoisers default`)."""
     readme = Path("README.md")
     text = readme.read_text(encoding="utf-8")
     before, after = text.split(BEGIN)[0], text.split(END)[1]
