@@ -157,6 +157,7 @@ def demo(
         "denograd meta-train --tasks prior hospital-tables/ --target outcome --out my-denoiser",
         "denograd meta-train --tasks a.csv b.csv --models soft_tree --steps 500 --out my-denoiser",
         "denograd meta-train --tasks prior --minutes 60 --out my-denoiser --resume",
+        "torchrun --nproc-per-node 2 -m denograd.meta --tasks prior --steps 1000 --out my-denoiser",
     ),
 )
 def meta_train(
@@ -180,10 +181,23 @@ def meta_train(
     models: Annotated[
         str, typer.Option(help="Models to meta-train on, with commas between.")
     ] = "soft_tree,attention",
+    estimator: Annotated[
+        str, typer.Option(help="Of the meta-gradient: truncated, full, es or pes.")
+    ] = "truncated",
+    engine: Annotated[
+        str, typer.Option(help="That runs the inner loops: batched, torchopt or higher.")
+    ] = "batched",
+    task_count: Annotated[int, typer.Option(help="Tasks in a meta-step.")] = 24,
+    patience: Annotated[
+        int | None,
+        typer.Option(help="Stop after so many meta-validations without a better one."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
 ) -> None:
     """Meta-train a denoiser on synthetic tasks, your own tables, or both.
 
     Ctrl-C, or a kill, loses no more than the last minute: start again with --resume.
+    Several processes, on one machine or many, share the work when torchrun starts them.
     """
     from denograd.meta import MetaTrainingError
 
@@ -201,6 +215,11 @@ def meta_train(
             seed=seed,
             resume=resume,
             models=_names(models),
+            task_count=task_count,
+            estimator=estimator,
+            engine=engine,
+            patience=patience,
+            device=device,
         )
 
 

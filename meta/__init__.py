@@ -1,9 +1,9 @@
 """Meta-training: learn a denoiser over many small tasks.
 
 A `TaskFamily` draws tasks; `draw_episode` stacks some and draws how the inner loop trains
-on them; `advance` takes an inner step on all of them at once; `truncated_backprop` turns
-the unroll into a meta-gradient; `MetaTrainer` wires these together, and `MetaValidation`
-picks the weights.
+on them; an *engine* runs the inner loop; an *estimator* turns the unroll into a
+meta-gradient for each task; `combine` leaves out what exploded; `MetaTrainer` wires these
+together, and `MetaValidation` picks the weights.
 
 Example:
     >>> import numpy as np
@@ -14,6 +14,15 @@ Example:
 """
 
 from denograd.meta.batched import BatchedModel
+from denograd.meta.combine import Combined, combine
+from denograd.meta.engines import (
+    ENGINES,
+    BatchedEngine,
+    Engine,
+    InnerState,
+    base_transform,
+    run_episode,
+)
 from denograd.meta.episode import (
     Episode,
     EpisodeDistribution,
@@ -21,27 +30,51 @@ from denograd.meta.episode import (
     draw_batches,
     draw_episode,
 )
-from denograd.meta.estimator import MetaGradient, MetaLoss, truncated_backprop
+from denograd.meta.estimators import (
+    ESTIMATORS,
+    Backprop,
+    Estimator,
+    EvolutionStrategies,
+    MetaLoss,
+    Particles,
+    PersistentES,
+    TaskGradients,
+    TruncatedBackprop,
+)
 from denograd.meta.family import MixedFamily, PriorFamily, TableFamily, TaskFamily
+from denograd.meta.horizon import Curriculum, Truncation
 from denograd.meta.prior import draw_prior_table
+from denograd.meta.processes import Processes, ProcessLost
 from denograd.meta.tables import SourceTable, encode_source, load_sources
 from denograd.meta.task import Task, TaskBatch, make_task
 from denograd.meta.trainer import MetaTrainer, MetaTrainingError, Progress, TrainerConfig
-from denograd.meta.unroll import InnerState, advance, base_transform, start
-from denograd.meta.validation import MetaValidation, Score, run_episode
+from denograd.meta.validation import MetaValidation, Score
+from denograd.meta.weights import TaskWeights, denoiser_of_task
 
 __all__ = [
+    "ENGINES",
+    "ESTIMATORS",
+    "Backprop",
+    "BatchedEngine",
     "BatchedModel",
+    "Combined",
+    "Curriculum",
+    "Engine",
     "Episode",
     "EpisodeDistribution",
+    "Estimator",
+    "EvolutionStrategies",
     "InnerState",
-    "MetaGradient",
     "MetaLoss",
     "MetaTrainer",
     "MetaTrainingError",
     "MetaValidation",
     "MixedFamily",
+    "Particles",
+    "PersistentES",
     "PriorFamily",
+    "ProcessLost",
+    "Processes",
     "Progress",
     "Score",
     "SourceTable",
@@ -49,10 +82,15 @@ __all__ = [
     "Task",
     "TaskBatch",
     "TaskFamily",
+    "TaskGradients",
+    "TaskWeights",
     "TrainerConfig",
-    "advance",
+    "TruncatedBackprop",
+    "Truncation",
     "assemble_episode",
     "base_transform",
+    "combine",
+    "denoiser_of_task",
     "draw_batches",
     "draw_episode",
     "draw_prior_table",
@@ -60,6 +98,4 @@ __all__ = [
     "load_sources",
     "make_task",
     "run_episode",
-    "start",
-    "truncated_backprop",
 ]

@@ -80,7 +80,15 @@ class BatchedModel:
         return (losses * valid).sum(-1) / valid.sum(-1)
 
     def gradient(
-        self, flat: Tensor, x: Tensor, y: Tensor, tasks: TaskBatch, micro: int, *, graph: bool
+        self,
+        flat: Tensor,
+        x: Tensor,
+        y: Tensor,
+        tasks: TaskBatch,
+        micro: int,
+        *,
+        graph: bool,
+        scale: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Gradient of a batch and the variance of it within the batch.
 
@@ -96,6 +104,7 @@ class BatchedModel:
             micro: number of micro-batches, a divisor of ``b``; ``b`` itself for per-sample
                 gradients, 1 for no variance at all (it is 0 then).
             graph: whether the result can be differentiated again.
+            scale: ``(T, N)``, what ``flat`` is multiplied by to give the parameters.
 
         Returns:
             gradient ``(T, N)``, variance ``(T, N)`` and loss ``(T,)``.
@@ -114,8 +123,9 @@ class BatchedModel:
             return mask.repeat_interleave(micro, dim=0)
 
         with torch.enable_grad():
+            used = lanes if scale is None else lanes * repeated(scale)
             losses = self.loss(
-                lanes, cut(x), cut(y), repeated(tasks.feature_mask), repeated(tasks.class_mask)
+                used, cut(x), cut(y), repeated(tasks.feature_mask), repeated(tasks.class_mask)
             )
             (gradients,) = torch.autograd.grad(losses.sum(), lanes, create_graph=graph)
         gradients = gradients.reshape(count, micro, -1)

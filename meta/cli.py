@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 import warnings
@@ -11,16 +12,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from denograd.baselines import BaselineError, control_settings
 from denograd.data import TableError, TableWarning
-from denograd.meta import trainer as training
 from denograd.meta.episode import EpisodeDistribution
 from denograd.meta.family import MixedFamily, PriorFamily, TableFamily, TaskFamily
+from denograd.meta.processes import Processes
 from denograd.meta.tables import SourceTable, load_sources
 from denograd.meta.trainer import MetaTrainer, MetaTrainingError, TrainerConfig
 from denograd.meta.validation import MetaValidation
+from denograd.meta.view import View
 from denograd.models.registry import MODEL_NAMES
 
 VALIDATION_SHARE = 0.25
@@ -39,11 +40,16 @@ def run_meta_training(
     models: Sequence[str] = MODEL_NAMES,
     task_count: int = 24,
     max_rows: int = 256,
+    estimator: str = "truncated",
+    engine: str = "batched",
+    patience: int | None = None,
+    device: str = "cpu",
 ) -> Path:
     """Meta-train a denoiser on the prior, on tables, or on both, half each.
 
     With four tables or more, a quarter of them (at least one) is never trained on and
     picks the weights to keep; with fewer, the last weights are kept and it says so.
+    Started by `torchrun`, all processes train one denoiser together.
 
     Args:
         tasks: the word ``prior``, and CSV or Parquet files or folders of them.
@@ -56,6 +62,10 @@ def run_meta_training(
         models: architectures to train on.
         task_count: tasks in a meta-step.
         max_rows: most training rows of a task.
+        estimator: of the meta-gradient, a name in `denograd.meta.ESTIMATORS`.
+        engine: that runs the inner loops, a name in `denograd.meta.ENGINES`.
+        patience: stop after so many meta-validations without a better one.
+        device: ``cpu``, ``cuda`` or ``cuda:0``.
 
     Returns:
         the saved denoiser.
@@ -67,9 +77,20 @@ def run_meta_training(
         KeyboardInterrupt: it was interrupted; what is done is saved.
     """
     _check(models, minutes, steps, task_count, max_rows)
+    where = _device(device)
     if minutes is None and steps is None:
         steps = 1000
-    console = Console(stderr=True)
+    config = TrainerConfig(
+        seed=seed,
+        steps=steps,
+        minutes=minutes,
+        estimator=estimator,
+        engine=engine,
+        patience=patience,
+    )
+    config.make_estimator(), config.make_engine()
+    processes = Processes.join(where)
+    console = Console(stderr=True, quiet=not processes.leads)
     sources = _sources(list(tasks), target, console)
     train, validate = _split(sources, seed)
     largest = max((len(t.labels) for t in train), default=10**9)
@@ -85,7 +106,6 @@ def run_meta_training(
     if train:
         families.append((TableFamily(train), 0.5))
     distribution = EpisodeDistribution(models=tuple(models), tasks=task_count, rows=(16, max_rows))
-    config = TrainerConfig(seed=seed, steps=steps, minutes=minutes)
     trainer = MetaTrainer(
         MixedFamily(families),
         distribution,
@@ -99,11 +119,15 @@ def run_meta_training(
                 + [t.name for t in train],
                 "meta_validation": [t.name for t in validate],
             },
-            "base": {"name": "adamw", "lr": 0.01, "weight_decay": 0.0},
+            "base": {"name": "adamw", "lr": 0.003, "weight_decay": 0.0},
         },
+        device=where,
+        processes=processes,
     )
     torch.set_num_threads(1)
-    _run(trainer, resume, console)
+    with View(trainer, console) as view:
+        trainer.run(resume=resume, listener=view)
+    processes.leave()
     saved = out / "denoiser.safetensors"
     if trainer.interrupted:
         raise KeyboardInterrupt(
@@ -131,6 +155,22 @@ def _check(
         raise MetaTrainingError(
             f"task_count={tasks}, max_rows={rows}: use at least 1 task and 16 rows"
         )
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise MetaTrainingError(f"--device {name}: use cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise MetaTrainingError(
+            f"--device {name}: this machine has no GPU that torch can use; use --device cpu"
+        )
+    if device.type == "cuda" and device.index is None:
+        # Started by torchrun, each process takes a GPU of its own.
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+    return device
 
 
 def _sources(tasks: list[str], target: str | None, console: Console) -> list[SourceTable]:
@@ -184,29 +224,3 @@ def _validation(
     except BaselineError as error:
         raise MetaTrainingError(str(error)) from error
     return validation
-
-
-def _run(trainer: MetaTrainer, resume: bool, console: Console) -> None:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[figures]}"),
-    )
-    with Progress(*columns, console=console) as bar:
-        line = bar.add_task("meta-training", total=1.0, figures="")
-
-        def show(progress: training.Progress, figures: dict[str, float]) -> None:
-            text = (
-                f"step {progress.step}  meta-loss {figures['meta_loss']:+.3f}  "
-                f"{figures['task_steps_per_second']:.0f} task-steps/s"
-            )
-            if progress.skipped:
-                text += f"  {progress.skipped} left out"
-            if progress.history:
-                text += f"  validation/control {progress.history[-1]['ratio']:.3f}"
-            bar.update(line, completed=trainer.fraction(), figures=text)
-
-        trainer.run(resume=resume, listener=show)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -32,6 +32,9 @@ class Episode:
         counts: ``(T, L)``, real elements of each layer.
         noise_known: ``(T, L)``, whether the denoiser may see the noise within the batch.
         total_steps, rows, batch_size: ``(T,)``, what the denoiser is told; 0 is unknown.
+        scale: ``(T, N)``, or None for 1 everywhere: what is trained times this are the
+            model's parameters. The model begins with the same outputs, but its gradients
+            and the effect of a step are others.
     """
 
     tasks: TaskBatch
@@ -48,11 +51,53 @@ class Episode:
     total_steps: Tensor
     rows: Tensor
     batch_size: Tensor
+    scale: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.tasks)
 
     @property
     def steps(self) -> int:
         """Inner steps."""
         return int(self.batches.shape[0])
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """The training rows of one step, ``(T, b, F)``, and their labels, ``(T, b)``."""
+        rows = self.batches[step]
+        return (
+            torch.take_along_dim(self.tasks.x_train, rows.unsqueeze(-1), dim=1),
+            torch.take_along_dim(self.tasks.y_train, rows, dim=1),
+        )
+
+    def to(self, device: torch.device) -> Episode:
+        """The same episode on another device."""
+        moved = {
+            f.name: getattr(self, f.name).to(device)
+            for f in fields(self)
+            if isinstance(getattr(self, f.name), Tensor)
+        }
+        return replace(self, tasks=self.tasks.to(device), **moved)
+
+    def take(self, tasks: slice) -> Episode:
+        """The episode of some of its tasks; padding stays as it is."""
+        return replace(
+            self,
+            tasks=self.tasks.take(tasks),
+            batches=self.batches[:, tasks],
+            scale=None if self.scale is None else self.scale[tasks],
+            **{
+                name: getattr(self, name)[tasks]
+                for name in (
+                    "initial",
+                    "learning_rate",
+                    "counts",
+                    "noise_known",
+                    "total_steps",
+                    "rows",
+                    "batch_size",
+                )
+            },
+        )
 
 
 @dataclass(frozen=True)
@@ -69,6 +114,8 @@ class EpisodeDistribution:
         test_rows: held-out rows of a task.
         learning_rate: of the base optimizer.
         batch_sizes: one is drawn; no batch is larger than its smallest task.
+        rescale: probability with which the layers of a task are reparametrised, each by a
+            factor between 1/3 and 3 (Metz et al. 2022, "VeLO", appendix on augmentation).
         hide_noise, hide_horizon, hide_rows: probabilities with which the denoiser is not
             told a task's noise within the batch, its horizon, or its number of rows.
     """
@@ -79,8 +126,9 @@ class EpisodeDistribution:
     steps: tuple[int, int] = (50, 300)
     max_features: int = 56
     test_rows: int = 128
-    learning_rate: tuple[float, float] = (3e-3, 3e-2)
+    learning_rate: tuple[float, float] = (1e-3, 3e-2)
     batch_sizes: tuple[int, ...] = (8, 16, 32, 32, 32, 64)
+    rescale: float = 0.2
     hide_noise: float = 0.15
     hide_horizon: float = 0.15
     hide_rows: float = 0.15
@@ -163,7 +211,7 @@ def draw_episode(
     hide = [distribution.hide_noise, distribution.hide_horizon, distribution.hide_rows]
     told = (rng.random((3, len(tasks))) >= np.array([hide]).T).astype(np.float32)
     noise, horizon, known_rows = torch.from_numpy(told)
-    return assemble_episode(
+    episode = assemble_episode(
         rng,
         tasks,
         template,
@@ -175,6 +223,16 @@ def draw_episode(
         weight_decay=0.0,
         told=(noise, horizon, known_rows),
     )
+    layers = (len(tasks), len(episode.model.layout))
+    factors = np.exp(rng.uniform(-np.log(3), np.log(3), layers))
+    factors = np.where(rng.random((len(tasks), 1)) < distribution.rescale, factors, 1.0)
+    return reparametrise(episode, torch.from_numpy(factors))
+
+
+def reparametrise(episode: Episode, factors: Tensor) -> Episode:
+    """The same episode, its layers trained in other units; ``factors`` are ``(T, L)``."""
+    scale = episode.model.layout.spread(factors.to(episode.initial.dtype))
+    return replace(episode, initial=episode.initial / scale, scale=scale)
 
 
 def assemble_episode(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from denograd.meta.prior import draw_prior_table
 from denograd.meta.tables import SourceTable
@@ -54,8 +55,8 @@ class PriorFamily:
 class TableFamily:
     """Tasks cut from real tables.
 
-    Each draw takes a table, a few of its classes if there are many, a subset of its
-    columns, new training and test rows and, now and then, wrong labels.
+    Each draw takes a table, a few of its classes if there are many, now and then merges
+    some, a subset of its columns, new training and test rows and, often, wrong labels.
 
     Args:
         tables: the sources.
@@ -116,7 +117,10 @@ class TableFamily:
             return None
         # A large table is not permuted whole for a few rows.
         take = rng.choice(pool, size=min(len(pool), rows + test_rows), replace=False)
-        _, y = np.unique(labels[take], return_inverse=True)
+        drawn = labels[take]
+        if self.augment and rng.random() < 0.15:
+            drawn = merge_classes(rng, drawn)
+        _, y = np.unique(drawn, return_inverse=True)
         x = table.columns[take]
         n_features = x.shape[1]
         if self.augment:
@@ -137,6 +141,23 @@ class TableFamily:
                 return None
         x64 = x.astype(np.float64)
         return make_task(table.name, x64[:rows], y[:rows], x64[rows:], y[rows:], n_classes)
+
+
+def merge_classes(rng: np.random.Generator, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Merge classes at random until two or more are left; two stay two.
+
+    Example:
+        >>> merged = merge_classes(np.random.default_rng(0), np.array([0, 1, 2, 3, 2]))
+        >>> len(np.unique(merged)) in (2, 3), bool(merged[2] == merged[4])
+        (True, True)
+    """
+    classes = np.unique(labels)
+    if len(classes) < 3:
+        return labels
+    groups = int(rng.integers(2, len(classes)))
+    # Each group gets one class, the rest are dealt out.
+    members = np.concatenate([np.arange(groups), rng.integers(groups, size=len(classes) - groups)])
+    return rng.permutation(members)[np.searchsorted(classes, labels)]
 
 
 class MixedFamily:

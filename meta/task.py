@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -89,6 +89,17 @@ class TaskBatch:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def to(self, device: torch.device) -> TaskBatch:
+        """The same tasks on another device."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return TaskBatch(
+            **{k: v.to(device) if isinstance(v, Tensor) else v for k, v in values.items()}
+        )
+
+    def take(self, tasks: slice) -> TaskBatch:
+        """Some of the tasks; padding stays as it is."""
+        return TaskBatch(**{f.name: getattr(self, f.name)[tasks] for f in fields(self)})
 
     @classmethod
     def stack(cls, tasks: list[Task], dtype: torch.dtype = torch.float32) -> TaskBatch:

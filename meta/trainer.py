@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
 import signal
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
@@ -22,9 +25,13 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from denograd.denoisers import WienerDenoiser, save_denoiser
-from denograd.meta.episode import EpisodeDistribution, draw_episode
-from denograd.meta.estimator import MetaLoss, truncated_backprop
+from denograd.meta.combine import Combined, combine
+from denograd.meta.engines import ENGINES, Engine
+from denograd.meta.episode import Episode, EpisodeDistribution, draw_episode
+from denograd.meta.estimators import ESTIMATORS, Estimator, MetaLoss
 from denograd.meta.family import TaskFamily
+from denograd.meta.horizon import Curriculum, Truncation
+from denograd.meta.processes import Processes, ProcessLost
 from denograd.meta.validation import MetaValidation, Score
 
 
@@ -37,6 +44,8 @@ class TrainerConfig:
     """How to meta-train; with the task family, and with ``steps``, it decides every weight.
 
     With ``minutes`` the learning rate follows the clock, and no two runs are the same.
+    What explodes is left out: the gradient of a task is compared with the *usual norm*,
+    the median over the last hundred meta-steps of the median norm of a task.
 
     Attributes:
         seed: of everything drawn.
@@ -45,12 +54,18 @@ class TrainerConfig:
         learning_rate: peak rate of the outer Adam; it warms up, then falls by a cosine to
             a tenth.
         warm_up: meta-steps of warm-up.
-        window: shortest and longest truncation window, drawn for each meta-step.
-        explosion: a meta-step whose gradient norm exceeds this many times the running
-            median is left out and counted.
-        clip: gradients are clipped to this many times the running median norm.
+        estimator: of the meta-gradient: ``truncated``, ``full``, ``es`` or ``pes``.
+        sigma, pairs: of the perturbations, for ``es`` and ``pes``.
+        engine: that runs the inner loop.
+        truncation: where unrolls are cut.
+        curriculum: how horizons grow.
+        explosion: a task whose gradient exceeds this many times the usual norm is left out
+            and counted.
+        clip: the gradient of a task is shortened to this many times the usual norm.
         average: decay of the running average of the weights that is validated and saved.
-        validate_minutes: time between meta-validations.
+        validate_every: meta-steps between meta-validations.
+        patience: meta-validations without a new best one after which to stop; None for
+            never.
         save_seconds: time between checkpoints.
         hidden: width of the denoiser's net.
         pooled: whether a layer sees the mean features of all.
@@ -62,15 +77,45 @@ class TrainerConfig:
     minutes: float | None = None
     learning_rate: float = 2e-3
     warm_up: int = 30
-    window: tuple[int, int] = (60, 120)
+    estimator: str = "truncated"
+    sigma: float = 0.02
+    pairs: int = 1
+    engine: str = "batched"
+    truncation: Truncation = field(default_factory=Truncation)
+    curriculum: Curriculum = field(default_factory=Curriculum)
     explosion: float = 8.0
     clip: float = 2.0
     average: float = 0.99
-    validate_minutes: float = 10.0
+    validate_every: int = 250
+    patience: int | None = None
     save_seconds: float = 30.0
     hidden: int = 32
     pooled: bool = True
     disabled: tuple[str, ...] = ()
+
+    def make_estimator(self) -> Estimator:
+        """The estimator that is named.
+
+        Raises:
+            MetaTrainingError: no estimator has this name.
+        """
+        if self.estimator not in ESTIMATORS:
+            raise MetaTrainingError(
+                f"estimator={self.estimator!r}; use one of {', '.join(ESTIMATORS)}"
+            )
+        options = {"es": {"sigma": self.sigma, "pairs": self.pairs}}
+        options["pes"] = options["es"]
+        return ESTIMATORS[self.estimator](**options.get(self.estimator, {}))
+
+    def make_engine(self) -> Engine:
+        """The engine that is named.
+
+        Raises:
+            MetaTrainingError: no engine has this name.
+        """
+        if self.engine not in ENGINES:
+            raise MetaTrainingError(f"engine={self.engine!r}; use one of {', '.join(ENGINES)}")
+        return ENGINES[self.engine]()
 
 
 @dataclass
@@ -80,15 +125,17 @@ class Progress:
     Attributes:
         step: meta-steps done.
         elapsed: seconds of training, over all resumed runs.
-        skipped: meta-steps left out for an exploding or non-finite gradient.
-        norms: gradient norms of the last meta-steps.
+        left_out: tasks left out for an exploding or non-finite gradient.
+        tasks: tasks drawn, those left out among them.
+        norms: median norms of a task's gradient, of the last meta-steps.
         best: best meta-validation ratio so far, or None.
         history: one record for each meta-validation.
     """
 
     step: int = 0
     elapsed: float = 0.0
-    skipped: int = 0
+    left_out: int = 0
+    tasks: int = 0
     norms: list[float] = field(default_factory=list)
     best: float | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -100,6 +147,10 @@ Listener = Callable[[Progress, dict[str, float]], None]
 class MetaTrainer:
     """Meta-train a `WienerDenoiser`, saving so that a kill loses less than a minute.
 
+    A run with ``steps`` that is killed at any moment and resumed ends with the same weights
+    as one that was never stopped, bit for bit. Started by `torchrun`, the processes share
+    each batch of tasks and hold the same weights; the first writes the files.
+
     Args:
         family: where tasks come from.
         distribution: what episodes are drawn from.
@@ -109,6 +160,8 @@ class MetaTrainer:
         validation: picks the weights to keep; None keeps the last.
         card: what the card of the saved denoiser says of its training.
         start_from: a denoiser whose weights to begin with.
+        device: what to compute on.
+        processes: those that train together; default: this one alone.
 
     Raises:
         MetaTrainingError: the folder is in use, or holds another run.
@@ -125,21 +178,31 @@ class MetaTrainer:
         validation: MetaValidation | None = None,
         card: dict[str, Any] | None = None,
         start_from: WienerDenoiser | None = None,
+        device: torch.device | str = "cpu",
+        processes: Processes | None = None,
     ) -> None:
         if config.steps is None and config.minutes is None:
             raise MetaTrainingError("meta-training: give steps or minutes, or it would never end")
+        self.processes = processes or Processes()
+        if self.processes.world > distribution.tasks:
+            raise MetaTrainingError(
+                f"{self.processes.world} processes for {distribution.tasks} tasks in a meta-step; "
+                "start fewer processes or draw more tasks"
+            )
         self.family, self.distribution, self.config = family, distribution, config
         self.out, self.loss, self.validation = out, loss or MetaLoss(), validation
-        self.card = card or {}
-        torch.manual_seed(config.seed)
-        self.denoiser = WienerDenoiser(config.hidden, config.pooled, config.disabled)
+        self.card, self.device = card or {}, torch.device(device)
+        self.estimator, self.engine = config.make_estimator(), config.make_engine()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.denoiser = WienerDenoiser(config.hidden, config.pooled, config.disabled)
         if start_from is not None:
             self.denoiser.load_state_dict(start_from.state_dict())
-        self.average = WienerDenoiser(config.hidden, config.pooled, config.disabled)
-        self.average.load_state_dict(self.denoiser.state_dict())
+        self.denoiser.to(self.device)
+        self.average = copy.deepcopy(self.denoiser)
         self.optimizer = torch.optim.Adam(self.denoiser.parameters(), lr=config.learning_rate)
         self.progress = Progress()
-        self._stop = False
+        self._stop, self._began = False, time.monotonic()
 
     @property
     def checkpoint(self) -> Path:
@@ -151,32 +214,52 @@ class MetaTrainer:
 
         Args:
             resume: go on from the checkpoint in the folder.
-            listener: called after every meta-step with the progress and its figures.
+            listener: called after every meta-step with the progress and its figures, in
+                the first process only.
 
         Returns:
             where it ended; the weights are in ``out``.
+
+        Raises:
+            MetaTrainingError: the folder is in use or cannot be resumed, or another
+                process was lost; then a checkpoint of all finished meta-steps is left.
         """
         self.out.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.out / "lock")
+        if self.processes.leads:
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                raise MetaTrainingError(
+                    f"{self.out} is in use by another run of meta-training; wait for it or choose "
+                    "another --out"
+                ) from None
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise MetaTrainingError(
-                f"{self.out} is in use by another run of meta-training; wait for it or choose "
-                "another --out"
-            ) from None
-        with lock:
             self._open(resume)
             previous = {
                 s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)
             }
             try:
-                with SummaryWriter(str(self.out / "tensorboard")) as writer:
-                    self._loop(writer, listener)
+                with SummaryWriter(self._log_folder()) as writer:
+                    self._loop(writer, listener if self.processes.leads else None)
+            except ProcessLost as error:
+                self.save()
+                raise MetaTrainingError(
+                    f"a process of this run was lost ({error}); the first "
+                    f"{self.progress.step} meta-steps are in {self.checkpoint}, and --resume goes "
+                    "on from there"
+                ) from error
             finally:
                 for number, handler in previous.items():
                     signal.signal(number, handler)
+        finally:
+            lock.release()
         return self.progress
+
+    def _log_folder(self) -> str:
+        # SummaryWriter always writes; what the other processes write is thrown away.
+        leads = self.processes.leads
+        return str(self.out / "tensorboard") if leads else tempfile.mkdtemp(prefix="denograd-")
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._stop:
@@ -203,8 +286,10 @@ class MetaTrainer:
                     f"{self.out} already holds a run; add --resume to go on with it, or choose "
                     "another --out"
                 )
-            path.write_text(json.dumps(described, indent=1))
+            if self.processes.leads:
+                path.write_text(json.dumps(described, indent=1))
             # From here on the folder can be resumed, however soon the run is killed.
+            self.processes.sum(torch.zeros(1))
             self.save()
             return
         if not self.checkpoint.exists():
@@ -222,9 +307,18 @@ class MetaTrainer:
         config, progress = self.config, self.progress
         return (
             self._stop
+            or self.stopped_early()
             or (config.steps is not None and progress.step >= config.steps)
             or (config.minutes is not None and progress.elapsed >= 60 * config.minutes)
         )
+
+    def stopped_early(self) -> bool:
+        """Whether meta-validation found nothing better for as long as the patience lasts."""
+        history, patience = self.progress.history, self.config.patience
+        if patience is None or not history:
+            return False
+        ratios = [record["ratio"] for record in history]
+        return len(ratios) - 1 - ratios.index(min(ratios)) >= patience
 
     def fraction(self) -> float:
         """Share of the run that is done, by steps or by time."""
@@ -234,26 +328,24 @@ class MetaTrainer:
         return min(max(by_steps, by_time), 1.0)
 
     def _loop(self, writer: SummaryWriter, listener: Listener | None) -> None:
-        last, saved, validated = time.monotonic(), time.monotonic(), time.monotonic()
+        self._began = time.monotonic() - self.progress.elapsed
+        saved = time.monotonic()
         while not self._done():
+            if self._validation_due(self.config.validate_every):
+                self.save()
+                self._validate(writer)
+                self.save()
+                continue
             figures = self.meta_step()
-            now = time.monotonic()
-            self.progress.elapsed += now - last
-            last = now
             for name, value in figures.items():
                 writer.add_scalar(f"train/{name}", value, self.progress.step)
             if listener:
                 listener(self.progress, figures)
-            if now - validated > 60 * self.config.validate_minutes and not self._stop:
-                self.save()
-                self._validate(writer)
-                validated = time.monotonic()
-                last = validated
             if time.monotonic() - saved > self.config.save_seconds:
                 self.save()
                 saved = time.monotonic()
         self.save()
-        if not self._stop:
+        if not self._stop and self._validation_due(1):
             self._validate(writer)
             self.save()
 
@@ -262,38 +354,107 @@ class MetaTrainer:
         """Whether a signal ended the run before its time."""
         return self._stop
 
+    def draw(self) -> tuple[Episode, list[int]]:
+        """The episode of the next meta-step, and where its unroll is cut."""
+        config, step = self.config, self.progress.step
+        shortest = self.distribution.steps[0]
+        longest = config.curriculum.longest(self.distribution.steps, self.fraction())
+        distribution = replace(self.distribution, steps=(shortest, longest))
+        episode = draw_episode([config.seed, step], self.family, distribution)
+        rng = np.random.default_rng([config.seed, step, 1])
+        return episode, config.truncation.cuts(rng, episode.steps)
+
     def meta_step(self) -> dict[str, float]:
         """Draw an episode, take its meta-gradient and step; the figures of the step."""
         config, progress = self.config, self.progress
         begin = time.monotonic()
-        episode = draw_episode([config.seed, progress.step], self.family, self.distribution)
-        low, high = config.window
-        window = low + (config.seed * 7919 + progress.step * 104729) % (high - low + 1)
-        self.optimizer.zero_grad(set_to_none=True)
-        result = truncated_backprop(self.denoiser, episode, self.loss, window=window)
-        median = statistics.median(progress.norms) if progress.norms else result.norm
-        skip = not math.isfinite(result.norm) or (
-            len(progress.norms) >= 10 and result.norm > config.explosion * median
+        episode, cuts = self.draw()
+        mine = self.processes.share(len(episode))
+        tasks = self.estimator(
+            self.denoiser,
+            episode.take(mine).to(self.device),
+            self.loss,
+            cuts=cuts,
+            engine=self.engine,
+            seed=(config.seed * 7919 + progress.step) * self.processes.world + self.processes.rank,
         )
-        if skip:
-            progress.skipped += 1
-        else:
-            progress.norms = [*progress.norms[-99:], result.norm]
-            torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), config.clip * median)
-            for group in self.optimizer.param_groups:
-                group["lr"] = config.learning_rate * self._rate()
-            self.optimizer.step()
-            self._update_average()
+        part = combine(
+            tasks,
+            self._usual_norm(tasks.norms(), mine, len(episode)),
+            explosion=config.explosion,
+            clip=config.clip,
+        )
+        total = self._sum(part, mine, len(episode))
+        norm = self._apply(total)
+        finite = total.norms[total.norms.isfinite()]
+        if len(finite):
+            progress.norms = [*progress.norms[-99:], float(finite.median())]
+        kept = int(total.kept.sum())
+        progress.left_out += len(episode) - kept
+        progress.tasks += len(episode)
         progress.step += 1
         seconds = time.monotonic() - begin
         return {
-            "meta_loss": result.meta_loss,
-            "final_loss": result.final_loss,
-            "gradient_norm": result.norm,
-            "skipped": float(progress.skipped),
+            "meta_loss": float(total.loss) / max(kept, 1),
+            "final_loss": float(total.final) / max(kept, 1),
+            "gradient_norm": norm,
+            "task_norm": progress.norms[-1] if progress.norms else math.nan,
+            "left_out": float(progress.left_out),
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
             "inner_steps": float(episode.steps),
-            "task_steps_per_second": len(episode.tasks) * episode.steps / seconds,
+            "task_steps_per_second": len(episode) * episode.steps / seconds,
         }
+
+    def _usual_norm(self, norms: Tensor, mine: slice, count: int) -> float:
+        """The median over the last meta-steps, or in the first few that of all tasks now."""
+        if len(self.progress.norms) >= 10:
+            return statistics.median(self.progress.norms)
+        everyone = norms.new_zeros(count)
+        everyone[mine] = norms
+        everyone = self.processes.sum(everyone)
+        finite = everyone[everyone.isfinite()]
+        return float(finite.median()) if len(finite) else 0.0
+
+    def _sum(self, part: Combined, mine: slice, count: int) -> Combined:
+        """Add up the parts of all processes, and agree on the time and on stopping."""
+        norms = part.norms.new_zeros(2, count)
+        norms[0, mine], norms[1, mine] = part.norms, part.kept.to(norms.dtype)
+        elapsed = time.monotonic() - self._began if self.processes.leads else 0.0
+        shapes = {name: g.shape for name, g in part.gradients.items()}
+        own = torch.tensor([elapsed, float(self._stop)])
+        packed = torch.cat(
+            [
+                *(x.flatten().double() for x in part.gradients.values()),
+                torch.stack([part.loss, part.final]).double(),
+                norms.flatten().double(),
+                own.to(self.device).double(),
+            ]
+        )
+        total = self.processes.sum(packed)
+        sizes = [*(math.prod(s) for s in shapes.values()), 2, count, count, 2]
+        *gradients, losses, norms, kept, (elapsed_now, stop) = total.split(sizes)
+        self.progress.elapsed, self._stop = float(elapsed_now), bool(stop > 0)
+        return Combined(
+            {k: g.reshape(s) for (k, s), g in zip(shapes.items(), gradients, strict=True)},
+            norms,
+            kept > 0,
+            losses[0],
+            losses[1],
+        )
+
+    def _apply(self, total: Combined) -> float:
+        """Step with the mean gradient of the tasks that were kept; its norm."""
+        count = int(total.kept.sum())
+        if count == 0:
+            return math.nan
+        for name, parameter in self.denoiser.named_parameters():
+            parameter.grad = (total.gradients[name] / count).to(parameter.dtype)
+        norm = torch.stack([g.norm() for g in total.gradients.values()]).norm() / count
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate * self._rate()
+        self.optimizer.step()
+        self._update_average()
+        return float(norm)
 
     def _rate(self) -> float:
         warm = min(1.0, (self.progress.step + 1) / self.config.warm_up)
@@ -306,19 +467,31 @@ class MetaTrainer:
         for mean, now in pairs:
             mean.lerp_(now, 1 - decay)
 
+    def _validation_due(self, every: int) -> bool:
+        progress = self.progress
+        validated = progress.history[-1]["step"] if progress.history else 0
+        due = progress.step > validated and progress.step % every == 0
+        return self.validation is not None and due
+
     def _validate(self, writer: SummaryWriter) -> None:
         progress = self.progress
         if self.validation is None:
             return
-        score = self.validation.score(self.average)
+        score = self.validation.score(self.average, processes=self.processes)
         record = {"step": progress.step, "elapsed": progress.elapsed, **asdict(score)}
         progress.history.append(record)
         for name in ("ratio", "wins", "worst"):
             writer.add_scalar(f"validation/{name}", record[name], progress.step)
-        (self.out / "history.json").write_text(json.dumps(progress.history, indent=1))
-        if progress.best is None or score.ratio < progress.best:
+        for kind in ("by_model", "by_rows"):
+            for name, value in record[kind].items():
+                writer.add_scalar(f"validation/{kind}/{name}", value, progress.step)
+        better = progress.best is None or score.ratio < progress.best
+        if better:
             progress.best = score.ratio
-            self._export(score)
+        if self.processes.leads:
+            (self.out / "history.json").write_text(json.dumps(progress.history, indent=1))
+            if better:
+                self._export(score)
 
     def _export(self, score: Score | None) -> None:
         progress = self.progress
@@ -336,7 +509,12 @@ class MetaTrainer:
         save_denoiser(self.average, self.out / "denoiser.safetensors", card)
 
     def save(self) -> None:
-        """Write the checkpoint, all of it in one file, so that no half of it is ever read."""
+        """Write the checkpoint, all of it in one file, so that no half of it is ever read.
+
+        Only the first process of several writes.
+        """
+        if not self.processes.leads:
+            return
         tensors = {f"denoiser.{k}": v for k, v in self.denoiser.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
         for i, state in self.optimizer.state_dict()["state"].items():

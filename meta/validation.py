@@ -7,15 +7,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from denograd.baselines import control_settings, schedule_factor
 from denograd.denoisers import Denoiser, IdentityDenoiser
+from denograd.meta.engines import run_episode
 from denograd.meta.episode import Episode, assemble_episode
 from denograd.meta.family import TableFamily
+from denograd.meta.processes import Processes
 from denograd.meta.tables import SourceTable
 from denograd.meta.task import TaskBatch
-from denograd.meta.unroll import advance, start, test_loss
 from denograd.models.registry import MODEL_NAMES, check_model, make_model
 
 
@@ -40,19 +41,6 @@ class Score:
     by_table: dict[str, float]
 
 
-@torch.no_grad()
-def run_episode(
-    episode: Episode,
-    denoiser: Denoiser,
-    schedule: Callable[[int], float | Tensor] | None = None,
-) -> Tensor:
-    """Run an inner loop to its end; held-out loss of each task, ``(T,)``."""
-    state = start(episode, denoiser)
-    for _ in range(episode.steps):
-        state = advance(episode, denoiser, state, graph=False, schedule=schedule)
-    return test_loss(episode, state.parameters)
-
-
 class MetaValidation:
     """A fixed set of runs on tables that meta-training does not see.
 
@@ -63,6 +51,7 @@ class MetaValidation:
         steps: inner steps.
         seeds: draws of rows, weights and batches for each cell; a cell is their mean.
         noise: whether the denoiser is told the noise within the batch.
+        learning_rate: of the base that denoisers run around.
 
     Raises:
         ValueError: no table was given, or a model is not known.
@@ -76,10 +65,11 @@ class MetaValidation:
         steps: int = 200,
         seeds: int = 2,
         noise: bool = True,
+        learning_rate: float = 3e-3,
     ) -> None:
         if not tables:
             raise ValueError("MetaValidation: tables is empty; give at least one table")
-        self.steps, self.noise = steps, noise
+        self.steps, self.noise, self.learning_rate = steps, noise, learning_rate
         self.cells: list[tuple[str, int, Episode]] = []
         family = TableFamily(tables, augment=False)
         for name in models:
@@ -124,10 +114,20 @@ class MetaValidation:
         )
         self.cells.append((name, rows, episode))
 
-    def control_losses(self) -> list[Tensor]:
-        """Held-out losses of the control, run once and kept."""
+    def _losses(
+        self, run: Callable[[str, int, Episode], Tensor], processes: Processes
+    ) -> list[Tensor]:
+        """Held-out losses of every cell; each process runs some of the cells."""
+        share, losses = range(processes.rank, len(self.cells), processes.world), []
+        for i, (name, rows, episode) in enumerate(self.cells):
+            empty = torch.zeros(len(episode), dtype=torch.double)
+            losses.append(run(name, rows, episode).double().cpu() if i in share else empty)
+        return list(processes.sum(torch.cat(losses)).split([len(x) for x in losses]))
+
+    def control_losses(self, processes: Processes | None = None) -> list[Tensor]:
+        """Held-out losses of the control for each cell, ``(T,)``, run once and kept."""
         if self._control is None:
-            self._control = [self._run_control(*cell) for cell in self.cells]
+            self._control = self._losses(self._run_control, processes or Processes())
         return self._control
 
     def _run_control(self, name: str, rows: int, episode: Episode) -> Tensor:
@@ -144,15 +144,32 @@ class MetaValidation:
 
         return run_episode(tuned, IdentityDenoiser(), schedule)
 
-    def score(self, denoiser: Denoiser, learning_rate: float = 1e-2) -> Score:
-        """Compare a denoiser, around Adam with this learning rate, with the control."""
+    def score(
+        self,
+        denoiser: Denoiser,
+        learning_rate: float | None = None,
+        processes: Processes | None = None,
+    ) -> Score:
+        """Compare a denoiser around Adam with the control.
+
+        Args:
+            denoiser: what is judged.
+            learning_rate: of Adam; default: the validation's own.
+            processes: share the cells among them; the score is the same on each.
+        """
+        rate, processes = learning_rate or self.learning_rate, processes or Processes()
+        device = _device(denoiser)
+
+        def run(name: str, rows: int, episode: Episode) -> Tensor:
+            rates = torch.full_like(episode.learning_rate, rate)
+            return run_episode(replace(episode, learning_rate=rates).to(device), denoiser)
+
+        control, cleaned = self.control_losses(processes), self._losses(run, processes)
         mean: dict[tuple[str, int, str], list[tuple[float, float]]] = {}
-        for (name, rows, episode), control in zip(self.cells, self.control_losses(), strict=True):
-            rates = torch.full_like(episode.learning_rate, learning_rate)
-            losses = run_episode(replace(episode, learning_rate=rates), denoiser)
-            pairs = zip(episode.tasks.names, losses.tolist(), control.tolist(), strict=True)
-            for table, ours, theirs in pairs:
-                mean.setdefault((name, rows, table), []).append((ours, theirs))
+        for (name, rows, episode), theirs, ours in zip(self.cells, control, cleaned, strict=True):
+            pairs = zip(episode.tasks.names, ours.tolist(), theirs.tolist(), strict=True)
+            for table, a, b in pairs:
+                mean.setdefault((name, rows, table), []).append((a, b))
         logs = {
             cell: float(np.log(np.mean([a for a, _ in v]) / np.mean([b for _, b in v])))
             for cell, v in mean.items()
@@ -174,3 +191,8 @@ class MetaValidation:
             by_rows={int(k): v for k, v in geometric(1).items()},
             by_table={str(k): v for k, v in geometric(2).items()},
         )
+
+
+def _device(denoiser: Denoiser) -> torch.device:
+    weights = denoiser.parameters() if isinstance(denoiser, nn.Module) else iter(())
+    return next((p.device for p in weights), torch.device("cpu"))

@@ -23,6 +23,7 @@ from _development_tables import SHOWN_BY_DEMO, classification_tables
 from denograd.denoisers import WienerDenoiser, load_denoiser
 from denograd.meta.episode import EpisodeDistribution
 from denograd.meta.family import MixedFamily, PriorFamily, TableFamily
+from denograd.meta.horizon import Curriculum, Truncation
 from denograd.meta.trainer import MetaTrainer, Progress, TrainerConfig
 from denograd.meta.validation import MetaValidation
 
@@ -40,6 +41,8 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=24, help="tasks in a meta-step")
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--window", type=int, nargs=2, default=[60, 120], help="of truncation")
+    parser.add_argument("--curriculum", type=float, default=0.0, help="share of growing horizons")
+    parser.add_argument("--validate-every", type=int, default=250, help="in meta-steps")
     parser.add_argument("--from", dest="start", type=Path, help="weights to begin with")
     parser.add_argument("--resume", action="store_true")
     parser.add_argument(
@@ -60,9 +63,10 @@ def main() -> None:
         seed=arguments.seed,
         minutes=arguments.minutes,
         steps=arguments.steps,
-        validate_minutes=15.0,
+        validate_every=arguments.validate_every,
         learning_rate=arguments.learning_rate,
-        window=(arguments.window[0], arguments.window[1]),
+        truncation=Truncation((arguments.window[0], arguments.window[1])),
+        curriculum=Curriculum(full_at=arguments.curriculum),
         pooled=ablation != "pooling",
         disabled=WienerDenoiser.PARTS.get(ablation or "", ()),
     )
@@ -83,7 +87,7 @@ def main() -> None:
                 "meta_validation": [t.name for t in validate],
                 "left_out": sorted(SHOWN_BY_DEMO),
             },
-            "base": {"name": "adamw", "lr": 0.01, "weight_decay": 0.0},
+            "base": {"name": "adamw", "lr": 0.003, "weight_decay": 0.0},
         },
         start_from=load_denoiser(arguments.start) if arguments.start else None,
     )

@@ -24,11 +24,11 @@ from _development_tables import classification_tables
 
 from denograd.baselines import schedule_factor
 from denograd.denoisers import IdentityDenoiser
+from denograd.meta.engines import run_episode
 from denograd.meta.episode import Episode, assemble_episode, log_uniform
-from denograd.meta.estimator import MetaLoss
+from denograd.meta.estimators import MetaLoss
 from denograd.meta.family import MixedFamily, PriorFamily, TableFamily, TaskFamily
 from denograd.meta.task import TaskBatch
-from denograd.meta.validation import run_episode
 from denograd.models.registry import MODEL_NAMES, make_model
 
 STEPS = (200, 100, 50, 300)

@@ -9,19 +9,21 @@ from torch.func import functional_call
 
 from denograd import DenoGrad, IdentityDenoiser, WienerDenoiser
 from denograd.meta import (
+    Backprop,
+    BatchedEngine,
     Episode,
     MetaLoss,
     PriorFamily,
     TaskBatch,
-    advance,
+    TruncatedBackprop,
     assemble_episode,
     base_transform,
-    start,
-    truncated_backprop,
 )
-from denograd.meta.unroll import test_loss as held_out_loss
+from denograd.meta.episode import reparametrise
 from denograd.models import FeatureAttention, SoftTree
 
+ENGINE = BatchedEngine()
+start, advance = ENGINE.start, ENGINE.advance
 MODELS = {"soft_tree": SoftTree, "attention": FeatureAttention}
 
 
@@ -194,18 +196,22 @@ def test_micro_batches_and_samples_estimate_the_same_noise() -> None:
     assert ratio.item() == pytest.approx(1.0, abs=0.05)
 
 
+ONCE, OFTEN = MetaLoss(every=1000), MetaLoss(every=1)
+
+
 def loss_of(net: WienerDenoiser, e: Episode) -> torch.Tensor:
+    """The meta-loss of each task, taken at the end."""
     state = start(e, net)
     for _ in range(e.steps):
         state = advance(e, net, state, graph=True)
-    return MetaLoss()(held_out_loss(e, state.parameters), e.tasks.classes).mean()
+    return ONCE(ENGINE.held_out_losses(e, state), e.tasks.classes)
 
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("base", ["adam", "momentum"])
 def test_meta_gradient_equals_finite_differences(model: str, base: str) -> None:
     e, net = episode(model, base=base, steps=4), denoiser(1.0)
-    truncated_backprop(net, e, MetaLoss(), window=4, points=1)
+    gradients = TruncatedBackprop()(net, e, ONCE, cuts=[4], engine=ENGINE).gradients
     generator = torch.Generator().manual_seed(1)
     step = 1e-4
     for name, parameter in net.named_parameters():
@@ -217,22 +223,51 @@ def test_meta_gradient_equals_finite_differences(model: str, base: str) -> None:
             below = loss_of(net, e)
             parameter.add_(step * direction)
         numeric = (above - below) / (2 * step)
-        found = (parameter.grad * direction).sum()
+        found = (gradients[name] * direction).flatten(1).sum(1)
         torch.testing.assert_close(found, numeric, rtol=1e-4, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("base", ["adam", "momentum"])
+def test_checkpointed_gradient_equals_that_of_one_stretch(base: str) -> None:
+    e, net = episode(base=base, steps=9), denoiser(1.0)
+    whole = TruncatedBackprop()(net, e, OFTEN, cuts=[9], engine=ENGINE)
+    for cuts in ([9], [2, 3, 7, 9], list(range(1, 10))):
+        parts = Backprop()(net, e, OFTEN, cuts=cuts, engine=ENGINE)
+        torch.testing.assert_close(parts.losses, whole.losses)
+        torch.testing.assert_close(parts.final, whole.final)
+        for name, gradient in whole.gradients.items():
+            torch.testing.assert_close(parts.gradients[name], gradient, rtol=1e-9, atol=1e-12)
 
 
 def test_truncation_cuts_the_graph_and_nothing_else() -> None:
     """The losses of a truncated unroll are those of the full one; gradients differ."""
     e, net = episode(steps=8), denoiser(1.0)
-    full = truncated_backprop(net, e, MetaLoss(), window=8, points=8)
-    gradient = [p.grad.clone() for p in net.parameters()]
-    net.zero_grad()
-    cut = truncated_backprop(net, e, MetaLoss(), window=4, points=4)
-    assert cut.meta_loss == pytest.approx(full.meta_loss, abs=1e-12)
-    assert cut.final_loss == pytest.approx(full.final_loss, abs=1e-12)
-    assert any(
-        not torch.allclose(a, p.grad) for a, p in zip(gradient, net.parameters(), strict=True)
-    )
+    full = TruncatedBackprop()(net, e, OFTEN, cuts=[8], engine=ENGINE)
+    cut = TruncatedBackprop()(net, e, OFTEN, cuts=[3, 8], engine=ENGINE)
+    torch.testing.assert_close(cut.losses, full.losses)
+    torch.testing.assert_close(cut.final, full.final)
+    assert any(not torch.allclose(g, cut.gradients[k]) for k, g in full.gradients.items())
+
+
+def test_gradients_of_tasks_add_up_to_that_of_their_sum() -> None:
+    """Against plain autograd on the denoiser's own weights."""
+    e, net = episode(steps=5), denoiser(1.0)
+    loss_of(net, e).sum().backward()
+    tasks = TruncatedBackprop()(net, e, ONCE, cuts=[5], engine=ENGINE)
+    for name, parameter in net.named_parameters():
+        torch.testing.assert_close(tasks.gradients[name].sum(0), parameter.grad)
+    squares = [(g.flatten(1) ** 2).sum(1) for g in tasks.gradients.values()]
+    torch.testing.assert_close(tasks.norms(), sum(squares).sqrt())
+
+
+def test_episode_of_some_tasks_equals_that_part_of_all() -> None:
+    e, net = episode(), denoiser()
+    whole = TruncatedBackprop()(net, e, OFTEN, cuts=[3, 6], engine=ENGINE)
+    for part in (slice(0, 1), slice(1, 3)):
+        some = TruncatedBackprop()(net, e.take(part), OFTEN, cuts=[3, 6], engine=ENGINE)
+        torch.testing.assert_close(some.losses, whole.losses[part])
+        for name, gradient in whole.gradients.items():
+            torch.testing.assert_close(some.gradients[name], gradient[part])
 
 
 def test_stacked_tasks_equal_one_at_a_time_through_the_denoiser() -> None:
@@ -261,6 +296,20 @@ def test_stacked_tasks_equal_one_at_a_time_through_the_denoiser() -> None:
         torch.testing.assert_close(single.parameters[0], state.parameters[task])
 
 
+def test_reparametrised_episode_equals_scaled_gradients_by_hand() -> None:
+    """With SGD: ``p = s q``, so a step of ``q`` moves ``p`` by ``s^2`` times as much."""
+    e = episode(base="sgd", steps=1)
+    factors = torch.tensor([[3.0, 0.5, 2.0]]).expand(3, -1)
+    scale = e.model.layout.spread(factors).double()
+    other = reparametrise(e, factors)
+    torch.testing.assert_close(held_out(other), held_out(e))
+    plain = advance(e, IdentityDenoiser(), start(e, IdentityDenoiser()), graph=False)
+    moved = advance(other, IdentityDenoiser(), start(other, IdentityDenoiser()), graph=False)
+    torch.testing.assert_close(
+        moved.parameters * scale - e.initial, scale**2 * (plain.parameters - e.initial)
+    )
+
+
 def test_padding_keeps_its_zero() -> None:
     e, net = episode("attention"), denoiser()
     state = start(e, net)
@@ -271,17 +320,21 @@ def test_padding_keeps_its_zero() -> None:
     assert (state.parameters[padding] == 0).all()
 
 
+def held_out(e: Episode) -> torch.Tensor:
+    return ENGINE.held_out_losses(e, start(e, IdentityDenoiser()))
+
+
 def test_held_out_loss_ignores_padded_rows() -> None:
     e = episode()
     parameters = e.initial
-    plain = held_out_loss(e, parameters)
+    plain = held_out(e)
     tasks = e.tasks
     longer = replace(
         tasks,
         x_test=torch.cat([tasks.x_test, 9 * torch.ones_like(tasks.x_test)], dim=1),
         y_test=torch.cat([tasks.y_test, torch.full_like(tasks.y_test, -100)], dim=1),
     )
-    torch.testing.assert_close(held_out_loss(replace(e, tasks=longer), parameters), plain)
+    torch.testing.assert_close(held_out(replace(e, tasks=longer)), plain)
     logits = functional_call(
         e.model.template,
         {
@@ -296,8 +349,10 @@ def test_held_out_loss_ignores_padded_rows() -> None:
     torch.testing.assert_close(plain[0], expected)
 
 
-def test_unknown_bases_and_windows_are_named() -> None:
+def test_unknown_bases_and_bad_cuts_are_named() -> None:
     with pytest.raises(ValueError, match="name='adagrad'; use one of adam, sgd"):
         base_transform("adagrad")
-    with pytest.raises(ValueError, match="window=0"):
-        truncated_backprop(denoiser(), episode(), MetaLoss(), window=0)
+    for cuts in ([], [0, 6], [3], [4, 3, 6], [6, 6]):
+        for estimator in (TruncatedBackprop(), Backprop()):
+            with pytest.raises(ValueError, match="rise from at least 1 to the last of 6"):
+                estimator(denoiser(), episode(), ONCE, cuts=cuts, engine=ENGINE)

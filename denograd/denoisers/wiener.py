@@ -123,8 +123,8 @@ class WienerDenoiser(nn.Module):
         if self.pooled:
             mean = features.mean(-2, keepdim=True).expand_as(features)
             features = torch.cat((features, mean), dim=-1)
-        hidden = torch.tanh(self.first(features))
-        raw = self.last(torch.tanh(self.second(hidden)))
+        hidden = torch.tanh(_linear(features, self.first))
+        raw = _linear(torch.tanh(_linear(hidden, self.second)), self.last)
         bounded = torch.tanh(raw)
         gain, filter_fast, kappa_fast, fast, slow, update, filter_slow, kappa_slow, decay = range(9)
         coefficients = torch.stack(
@@ -163,6 +163,14 @@ class WienerDenoiser(nn.Module):
         cleaned = cleaned + fast * statistics.fast + slow * statistics.slow
         update_gain = update * (1 - filter_slow + filter_slow * w_slow)
         return Denoised(cleaned, update_gain, coefficients[..., 8], new_state, coefficients)
+
+
+def _linear(x: Tensor, layer: nn.Linear) -> Tensor:
+    """A linear layer whose weights may have the same leading dimensions as its input.
+
+    `nn.Linear` takes no leading dimensions, and meta-training gives each task its own copy.
+    """
+    return x @ layer.weight.mT + layer.bias.unsqueeze(-2)
 
 
 def _wiener_gain(moment: Tensor, variance: Tensor) -> Tensor:

@@ -1,0 +1,22 @@
+"""Engines that run the inner loop, by name.
+
+`batched` is the default and the fastest. The other two run one task at a time through
+other people's differentiable optimizers: they check it, and they take models that cannot
+be batched.
+"""
+
+from denograd.meta.engines._base import Engine, Schedule
+from denograd.meta.engines.batched import BatchedEngine, InnerState, base_transform, run_episode
+
+ENGINES: dict[str, type[Engine]] = {"batched": BatchedEngine}
+"""Engines by name."""
+
+__all__ = [
+    "ENGINES",
+    "BatchedEngine",
+    "Engine",
+    "InnerState",
+    "Schedule",
+    "base_transform",
+    "run_episode",
+]
