@@ -16,6 +16,7 @@ from denograd.baselines.control import control_settings, read_control
 from denograd.baselines.errors import BaselineError
 from denograd.baselines.schedules import schedule_factor
 from denograd.denoisers import read_card, resolve_denoiser
+from denograd.models import TabularModel
 
 CONTROL = "adamw"
 """The optimizer that every other one is compared with."""
@@ -118,13 +119,13 @@ def check_optimizer(name: str, models: tuple[str, ...], steps: int) -> None:
             control_settings(model, steps, rows=1)
 
 
-def describe_optimizer(name: str, models: tuple[str, ...], steps: int) -> dict[str, Any]:
+def describe_optimizer(name: str, models: tuple[str, ...]) -> dict[str, Any]:
     """What an optimizer's name stands for today, in plain JSON.
 
     Two runs whose descriptions are equal used the same tuned settings and weights.
 
     Example:
-        >>> describe_optimizer("denograd:identity", ("soft_tree",), 200)["denoiser"]
+        >>> describe_optimizer("denograd:identity", ("soft_tree",))["denoiser"]
         'identity'
     """
     spec = denoiser_of(name)
@@ -187,4 +188,6 @@ def make_base(model: nn.Module, settings: Mapping[str, Any]) -> torch.optim.Opti
     unknown = set(arguments) - set(inspect.signature(_BASES[name]).parameters)
     if unknown:
         raise BaselineError(f"base optimizer {name!r} takes no {', '.join(sorted(unknown))}")
-    return _BASES[name](model.parameters(), **arguments)
+    # Some models keep layers from being denoised, and say so in their groups.
+    groups = model.parameter_groups() if isinstance(model, TabularModel) else model.parameters()
+    return _BASES[name](groups, **arguments)

@@ -225,8 +225,8 @@ def test_descriptions_tell_denoisers_apart(tmp_path: Path) -> None:
         torch.manual_seed(seed)
         path = tmp_path / f"{seed}.safetensors"
         denograd.save_denoiser(denograd.WienerDenoiser(hidden=4), path, {})
-        specs.append(describe_optimizer(f"denograd:{path}", MODEL_NAMES, 100))
+        specs.append(describe_optimizer(f"denograd:{path}", MODEL_NAMES))
         check_optimizer(f"denograd:{path}", MODEL_NAMES, 100)
     assert specs[0]["sha256"] != specs[1]["sha256"]
     assert json.loads(json.dumps(specs)) == specs
-    assert set(describe_optimizer("adamw", MODEL_NAMES, 100)) == set(MODEL_NAMES)
+    assert set(describe_optimizer("adamw", MODEL_NAMES)) == set(MODEL_NAMES)

@@ -440,7 +440,10 @@ def test_summary_of_known_numbers() -> None:
     ("changes", "message"),
     [
         ({"models": ()}, "models is empty"),
-        ({"models": ("mlp",)}, "model 'mlp' is not known; use one of soft_tree, attention"),
+        (
+            {"models": ("mlp",)},
+            "model 'mlp' is not known; use one of soft_tree, soft_forest, attention",
+        ),
         ({"optimizers": ("adam",)}, "optimizer 'adam' is not known"),
         ({"optimizers": ("sgd", "sgd")}, "optimizers has sgd twice"),
         ({"sizes": (0,)}, "sizes has 0"),

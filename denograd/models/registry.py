@@ -5,38 +5,67 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from denograd.models._base import TabularModel
+from denograd.models.additive_net import AdditiveNet
 from denograd.models.feature_attention import FeatureAttention
+from denograd.models.prototype_net import PrototypeNet
+from denograd.models.rule_net import RuleNet
+from denograd.models.soft_forest import SoftForest
 from denograd.models.soft_tree import SoftTree
+from denograd.models.temporal_attention import TemporalAttention
 
-_MAKERS: dict[str, Callable[[int, int], TabularModel]] = {
-    "soft_tree": lambda features, classes: SoftTree(features, classes, depth=3),
-    "attention": lambda features, classes: FeatureAttention(features, classes, width=8, heads=2),
+_MAKERS: dict[str, Callable[[int, int | None], TabularModel]] = {
+    "soft_tree": SoftTree,
+    "soft_forest": SoftForest,
+    "attention": FeatureAttention,
+    "rule_net": RuleNet,
+    "additive_net": AdditiveNet,
+    "prototype_net": PrototypeNet,
 }
 
-MODEL_NAMES = tuple(_MAKERS)
+MODEL_NAMES = ("soft_tree", "attention")
+"""Names that commands take where none is given: the models that the control is tuned for."""
+
+KNOWN_MODELS = (*_MAKERS, "temporal_attention")
 """Names that `make_model` knows."""
 
 
-def make_model(name: str, n_features: int, n_classes: int) -> TabularModel:
-    """A new model, its weights drawn from torch's global generator.
+def make_model(
+    name: str, n_features: int, n_classes: int | None, n_channels: int = 1
+) -> TabularModel:
+    """A new model with its default sizes, its weights drawn from torch's global generator.
 
     Args:
-        name: ``soft_tree`` (depth 3) or ``attention`` (width 8, two heads).
-        n_features: number of features.
-        n_classes: number of classes, at least 2.
+        name: ``soft_tree`` (depth 3), ``soft_forest`` (8 trees of depth 3), ``attention``
+            (width 8, two heads), ``temporal_attention`` (the same over steps), ``rule_net``
+            (16 rules), ``additive_net`` (width 16) or ``prototype_net`` (8 prototypes).
+        n_features: number of features; for sequences channels times steps, channel by
+            channel.
+        n_classes: number of classes, at least 2; None for regression.
+        n_channels: channels of a sequence; ``temporal_attention`` alone looks at it.
 
     Raises:
-        ValueError: an unknown name, or a size that the model refuses.
+        ValueError: an unknown name, a size that the model refuses, or features that are not
+            a multiple of the channels.
 
     Example:
+        >>> import torch
         >>> make_model("soft_tree", n_features=4, n_classes=3).n_classes
         3
+        >>> make_model("temporal_attention", 20, 3, n_channels=2)(torch.zeros(5, 20)).shape
+        torch.Size([5, 3])
     """
     check_model(name)
-    return _MAKERS[name](n_features, n_classes)
+    if name != "temporal_attention":
+        return _MAKERS[name](n_features, n_classes)
+    if n_channels < 1 or n_features % n_channels:
+        raise ValueError(
+            f"make_model: n_features={n_features} is not a multiple of n_channels={n_channels}; "
+            "a sequence has as many features as channels times steps"
+        )
+    return TemporalAttention(n_channels, n_features // n_channels, n_classes)
 
 
 def check_model(name: str) -> None:
     """Raise a `ValueError` that lists the known names if ``name`` is not one of them."""
-    if name not in _MAKERS:
-        raise ValueError(f"model {name!r} is not known; use one of {', '.join(MODEL_NAMES)}")
+    if name not in KNOWN_MODELS:
+        raise ValueError(f"model {name!r} is not known; use one of {', '.join(KNOWN_MODELS)}")

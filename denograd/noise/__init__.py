@@ -5,7 +5,16 @@ module; `register_noise_rule` adds one. `NoiseCapture` collects the contribution
 the model's own backward pass runs.
 """
 
-from denograd.noise import broadcast, conv, embedding, linear, norm, tokenizer
+from denograd.noise import (
+    broadcast,
+    choice,
+    conv,
+    embedding,
+    linear,
+    norm,
+    stacked,
+    tokenizer,
+)
 from denograd.noise._capture import NoiseCapture
 from denograd.noise._estimate import noise_variance
 from denograd.noise._record import GradientRecord
@@ -20,6 +29,7 @@ __all__ = [
     "Outer",
     "RowGradients",
     "broadcast",
+    "choice",
     "conv",
     "embedding",
     "linear",
@@ -27,5 +37,6 @@ __all__ = [
     "norm",
     "register_noise_rule",
     "rule_for",
+    "stacked",
     "tokenizer",
 ]
