@@ -19,7 +19,9 @@ from denograd.meta.engines import (
     ENGINES,
     BatchedEngine,
     Engine,
+    HigherEngine,
     InnerState,
+    TorchoptEngine,
     base_transform,
     run_episode,
 )
@@ -43,6 +45,7 @@ from denograd.meta.estimators import (
 )
 from denograd.meta.family import MixedFamily, PriorFamily, TableFamily, TaskFamily
 from denograd.meta.horizon import Curriculum, Truncation
+from denograd.meta.plain import PlainModel
 from denograd.meta.prior import draw_prior_table
 from denograd.meta.processes import Processes, ProcessLost
 from denograd.meta.tables import SourceTable, encode_source, load_sources
@@ -64,6 +67,7 @@ __all__ = [
     "EpisodeDistribution",
     "Estimator",
     "EvolutionStrategies",
+    "HigherEngine",
     "InnerState",
     "MetaLoss",
     "MetaTrainer",
@@ -72,6 +76,7 @@ __all__ = [
     "MixedFamily",
     "Particles",
     "PersistentES",
+    "PlainModel",
     "PriorFamily",
     "ProcessLost",
     "Processes",
@@ -84,6 +89,7 @@ __all__ = [
     "TaskFamily",
     "TaskGradients",
     "TaskWeights",
+    "TorchoptEngine",
     "TrainerConfig",
     "TruncatedBackprop",
     "Truncation",

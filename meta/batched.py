@@ -10,6 +10,7 @@ from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
 from denograd.denoisers import Layout
+from denograd.meta.forwards import stacked_forward
 from denograd.meta.task import TaskBatch
 from denograd.models import TabularModel
 
@@ -35,6 +36,7 @@ class BatchedModel:
         self.names = list(named)
         self.shapes = [p.shape for p in named.values()]
         self.layout = Layout.of(list(named.values()))
+        self._forward = stacked_forward(template)
 
     def initial(self, tasks: TaskBatch) -> Tensor:
         """New initial weights ``(T, N)`` from torch's global generator; padding is 0."""
@@ -63,6 +65,8 @@ class BatchedModel:
             name: part.reshape(part.shape[0], *shape)
             for name, part, shape in zip(self.names, parts, self.shapes, strict=True)
         }
+        if self._forward is not None:
+            return self._forward(parameters, x, feature_mask, class_mask)
 
         def single(p: dict[str, Tensor], x: Tensor, fm: Tensor, cm: Tensor) -> Tensor:
             scores: Tensor = functional_call(self.template, p, (x, fm, cm))
@@ -75,7 +79,8 @@ class BatchedModel:
     ) -> Tensor:
         """Mean cross-entropy of each task in nats, ``(T,)``; rows labelled -100 don't count."""
         logits = self.predict(flat, x, feature_mask, class_mask)
-        losses = F.cross_entropy(logits.movedim(-1, 1), y, reduction="none")
+        losses = F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none")
+        losses = losses.reshape(y.shape)
         valid = (y >= 0).to(losses.dtype)
         return (losses * valid).sum(-1) / valid.sum(-1)
 

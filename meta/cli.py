@@ -76,7 +76,7 @@ def run_meta_training(
             option makes no sense.
         KeyboardInterrupt: it was interrupted; what is done is saved.
     """
-    _check(models, minutes, steps, task_count, max_rows)
+    _check(models, minutes, steps, patience, task_count, max_rows)
     where = _device(device)
     if minutes is None and steps is None:
         steps = 1000
@@ -106,12 +106,18 @@ def run_meta_training(
     if train:
         families.append((TableFamily(train), 0.5))
     distribution = EpisodeDistribution(models=tuple(models), tasks=task_count, rows=(16, max_rows))
+    validation = _validation(validate, models, console)
+    if patience is not None and validation is None:
+        raise MetaTrainingError(
+            f"--patience {patience}: there is no meta-validation to wait for; give at least four "
+            "tables, one of them with 116 rows or more, or leave --patience out"
+        )
     trainer = MetaTrainer(
         MixedFamily(families),
         distribution,
         config,
         out,
-        validation=_validation(validate, models, console),
+        validation=validation,
         card={
             "command": shlex.join(["denograd", *sys.argv[1:]]),
             "data_sets": {
@@ -141,14 +147,19 @@ def run_meta_training(
 
 
 def _check(
-    models: Sequence[str], minutes: float | None, steps: int | None, tasks: int, rows: int
+    models: Sequence[str],
+    minutes: float | None,
+    steps: int | None,
+    patience: int | None,
+    tasks: int,
+    rows: int,
 ) -> None:
     unknown = [name for name in models if name not in MODEL_NAMES]
     if unknown or not models:
         raise MetaTrainingError(
             f"--models {','.join(models) or '(empty)'}: choose from {', '.join(MODEL_NAMES)}"
         )
-    for name, value in {"minutes": minutes, "steps": steps}.items():
+    for name, value in {"minutes": minutes, "steps": steps, "patience": patience}.items():
         if value is not None and value <= 0:
             raise MetaTrainingError(f"--{name} {value:g}: it must be above 0")
     if tasks < 1 or rows < 16:
@@ -166,7 +177,7 @@ def _device(name: str) -> torch.device:
         raise MetaTrainingError(
             f"--device {name}: this machine has no GPU that torch can use; use --device cpu"
         )
-    if device.type == "cuda" and device.index is None:
+    if name == "cuda":
         # Started by torchrun, each process takes a GPU of its own.
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,4 +85,4 @@ class Curriculum:
         if share >= self.full_at:
             return longest
         start = min(max(self.start, shortest), longest)
-        return round(start * (longest / start) ** (share / self.full_at))
+        return round(start * math.exp(math.log(longest / start) * share / self.full_at))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -92,10 +92,8 @@ class TaskBatch:
 
     def to(self, device: torch.device) -> TaskBatch:
         """The same tasks on another device."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return TaskBatch(
-            **{k: v.to(device) if isinstance(v, Tensor) else v for k, v in values.items()}
-        )
+        tensors = [f.name for f in fields(self) if f.name != "names"]
+        return replace(self, **{name: getattr(self, name).to(device) for name in tensors})
 
     def take(self, tasks: slice) -> TaskBatch:
         """Some of the tasks; padding stays as it is."""

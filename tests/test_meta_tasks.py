@@ -1,5 +1,8 @@
 """Where tasks come from, and how they are stacked."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from denograd.data import Table, TableError, builtin_table
+from denograd.denoisers import IdentityDenoiser
 from denograd.meta import (
+    BatchedEngine,
     EpisodeDistribution,
     MixedFamily,
     PriorFamily,
@@ -22,6 +27,7 @@ from denograd.meta import (
     load_sources,
     make_task,
 )
+from denograd.meta.family import merge_classes
 
 SMALL = EpisodeDistribution(tasks=4, rows=(16, 40), steps=(5, 9), test_rows=30, max_features=9)
 
@@ -180,3 +186,45 @@ def test_a_size_that_no_table_has_is_refused() -> None:
         family.draw(np.random.default_rng(0), 200, 20, 5)
     with pytest.raises(ValueError, match="tables is empty"):
         TableFamily([])
+
+
+@given(st.lists(st.integers(0, 6), min_size=3, max_size=60), st.integers(0, 10**6))
+def test_merged_classes_are_unions_of_classes(labels: list[int], seed: int) -> None:
+    before = np.array(labels)
+    merged = merge_classes(np.random.default_rng(seed), before)
+    groups = {c: set(merged[before == c].tolist()) for c in set(labels)}
+    assert all(len(group) == 1 for group in groups.values()), "a class is never torn apart"
+    kept = len(np.unique(merged))
+    if len(groups) > 2:
+        assert 2 <= kept < len(groups)
+    else:
+        assert kept == len(groups)
+
+
+def test_tasks_are_drawn_from_memory_alone(tmp_path: Path, monkeypatch) -> None:
+    """Once the tables are read, their files may be gone."""
+    for name in ("wine", "iris"):
+        table = builtin_table(name)
+        table.features.assign(kind=table.target).to_csv(tmp_path / f"{name}.csv", index=False)
+    sources, errors = load_sources([str(tmp_path)])
+    assert len(sources) == 2, errors
+    for file in tmp_path.iterdir():
+        file.unlink()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a file was opened while drawing")
+
+    monkeypatch.setattr("builtins.open", refuse)
+    episode = draw_episode([1, 2], TableFamily(sources), SMALL)
+    assert set(episode.tasks.names) <= {"wine", "iris"}
+
+
+def test_reparametrised_episodes_begin_as_the_same_models() -> None:
+    """The same draw with and without: other units, the same losses at the start."""
+    engine, losses = BatchedEngine(), []
+    for share in (0.0, 1.0):
+        e = draw_episode([4, 2], PriorFamily(), replace(SMALL, rescale=share))
+        assert e.scale is not None
+        assert bool((e.scale == 1).all()) == (share == 0)
+        losses.append(engine.held_out_losses(e, engine.start(e, IdentityDenoiser())))
+    torch.testing.assert_close(*losses)

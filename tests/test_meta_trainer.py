@@ -1,5 +1,6 @@
 """The outer loop: it learns, it survives a kill, and it refuses what makes no sense."""
 
+import io
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
+from rich.console import Console
 from safetensors.torch import load_file
 
 from denograd import load_denoiser
@@ -33,6 +35,7 @@ from denograd.meta import (
     run_episode,
 )
 from denograd.meta.cli import run_meta_training
+from denograd.meta.view import View
 
 SMALL = EpisodeDistribution(
     models=("soft_tree",), tasks=4, rows=(16, 20), steps=(4, 6), test_rows=20, max_features=8
@@ -108,7 +111,7 @@ def test_a_killed_and_resumed_run_ends_with_the_same_weights(tmp_path: Path) -> 
     while True:
         process, seen = begin("killed"), checkpoint.stat().st_mtime_ns if kills else 0
         # Python and torch take their time to start; what counts is the time after that.
-        while process.poll() is None and kills < 4:
+        while process.poll() is None and kills < 3:
             time.sleep(0.02)
             if checkpoint.exists() and checkpoint.stat().st_mtime_ns > seen:
                 time.sleep(rng.uniform(0.0, 0.8))
@@ -258,8 +261,91 @@ def test_command_meta_trains_on_a_users_tables(tmp_path: Path) -> None:
         ({"tasks": ["prior"], "models": ["forest"]}, MetaTrainingError, "forest: choose from"),
         ({"tasks": ["prior"], "steps": 0}, MetaTrainingError, "--steps 0"),
         ({"tasks": ["prior"], "minutes": -1}, MetaTrainingError, "--minutes -1"),
+        ({"tasks": ["prior"], "patience": 0}, MetaTrainingError, "--patience 0: it must"),
+        ({"tasks": ["prior"], "patience": 2}, MetaTrainingError, "no meta-validation to wait"),
+        ({"tasks": ["prior"], "task_count": 0}, MetaTrainingError, "task_count=0"),
+        ({"tasks": ["prior"], "engine": "steam"}, MetaTrainingError, "engine='steam'"),
     ],
 )
 def test_bad_options_are_named(tmp_path: Path, options: dict, error, message: str) -> None:
     with pytest.raises(error, match=message):
         run_meta_training(out=tmp_path / "run", **options)
+
+
+def test_early_stop_waits_for_its_patience(tmp_path: Path) -> None:
+    run = trainer(tmp_path / "run", replace(CONFIG, patience=2, steps=1000))
+
+    def history(*ratios: float) -> None:
+        run.progress.history = [{"ratio": r, "step": i} for i, r in enumerate(ratios)]
+
+    for ratios, stopped in [
+        ((), False),
+        ((0.9,), False),
+        ((0.9, 0.95), False),
+        ((0.9, 0.95, 0.91), True),
+        ((0.9, 0.95, 0.89, 0.9), False),
+        ((0.9, 0.9, 0.9), True),
+    ]:
+        history(*ratios)
+        assert run.stopped_early() is stopped, ratios
+    assert run.run().step == 0, "a run whose patience is used up takes no step"
+
+
+def test_rate_warms_up_and_falls_to_a_tenth(tmp_path: Path) -> None:
+    run = trainer(tmp_path / "run", replace(CONFIG, steps=100, warm_up=10, learning_rate=1.0))
+    rates = []
+    for step in range(100):
+        run.progress.step = step
+        rates.append(run._rate())
+    assert rates[:10] == sorted(rates[:10])
+    assert rates[0] == pytest.approx(0.1, rel=0.01)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[-1] == pytest.approx(0.1, rel=0.02)
+
+
+def test_view_shows_what_matters(tmp_path: Path) -> None:
+    for terminal in (True, False):
+        out = io.StringIO()
+        console = Console(file=out, force_terminal=terminal, width=100)
+        run = trainer(tmp_path / f"run-{terminal}")
+        with View(run, console) as view:
+            run.run(listener=view)
+        text = out.getvalue()
+        for part in ("meta-step", "6 of 6", "meta-loss", "task-steps per second", "0:00:00 left"):
+            assert part in text, (terminal, part)
+        run.progress.history = [{"ratio": 0.9, "step": 4, "wins": 0.75}]
+        run.progress.best = 0.9
+        shown = dict(view.rows(run.progress))
+        assert "0.900 at meta-step 4" in shown["meta-validation, loss / control"]
+        assert "75% of cells won" in shown["meta-validation, loss / control"]
+
+
+def test_tensorboard_log_has_the_figures(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    validation = MetaValidation(
+        [encode_source(builtin_table("wine"))], ("soft_tree",), rows=(16,), steps=3, seeds=1
+    )
+    trainer(tmp_path / "run", replace(CONFIG, validate_every=3), validation=validation).run()
+    log = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    log.Reload()
+    names = set(log.Tags()["scalars"])
+    assert {"train/meta_loss", "train/gradient_norm", "train/left_out"} <= names
+    assert {"train/learning_rate", "train/task_steps_per_second"} <= names
+    assert {"validation/ratio", "validation/wins", "validation/by_model/soft_tree"} <= names
+    assert [e.step for e in log.Scalars("train/meta_loss")] == [1, 2, 3, 4, 5, 6]
+    assert [e.step for e in log.Scalars("validation/ratio")] == [3, 6]
+
+
+@pytest.mark.parametrize("estimator", ["full", "es", "pes"])
+def test_every_estimator_trains(tmp_path: Path, estimator: str) -> None:
+    run = trainer(tmp_path / "run", replace(CONFIG, estimator=estimator, steps=3))
+    before = [p.clone() for p in run.denoiser.parameters()]
+    run.run()
+    assert any(
+        not torch.equal(a, b) for a, b in zip(before, run.denoiser.parameters(), strict=True)
+    )
+    with pytest.raises(MetaTrainingError, match="estimator='newton'; use one of truncated, full"):
+        trainer(tmp_path / "x", replace(CONFIG, estimator="newton"))
+    with pytest.raises(MetaTrainingError, match="engine='steam'; use one of batched"):
+        trainer(tmp_path / "x", replace(CONFIG, engine="steam"))

@@ -1,5 +1,6 @@
 """The batched inner loop against plain training loops, one task at a time."""
 
+import gc
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from denograd import DenoGrad, IdentityDenoiser, WienerDenoiser
 from denograd.meta import (
     Backprop,
     BatchedEngine,
+    BatchedModel,
     Episode,
     MetaLoss,
     PriorFamily,
@@ -308,6 +310,87 @@ def test_reparametrised_episode_equals_scaled_gradients_by_hand() -> None:
     torch.testing.assert_close(
         moved.parameters * scale - e.initial, scale**2 * (plain.parameters - e.initial)
     )
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_padding_changes_no_real_coordinate(model: str) -> None:
+    """Each task alone, in a model of its own size, has the same gradients and statistics."""
+    e, net = episode(model, base="momentum"), denoiser()
+    masks = e.model.element_mask(e.tasks) > 0
+    assert not masks.all(), "nothing is padded"
+    for task in range(3):
+        f, c = int(e.tasks.features[task]), int(e.tasks.classes[task])
+        one, mask = e.take(slice(task, task + 1)), masks[task]
+        tasks = replace(
+            one.tasks,
+            x_train=one.tasks.x_train[..., :f],
+            x_test=one.tasks.x_test[..., :f],
+            feature_mask=one.tasks.feature_mask[:, :f],
+            class_mask=one.tasks.class_mask[:, :c],
+        )
+        small = BatchedModel(MODELS[model](f, c).double())
+        alone = replace(
+            one,
+            tasks=tasks,
+            model=small,
+            initial=one.initial[:, mask],
+            counts=small.layout.sum(torch.ones(1, small.layout.total, dtype=torch.double)),
+        )
+        torch.testing.assert_close(alone.counts, one.counts)
+        padded, bare = start(one, net), start(alone, net)
+        for step in range(e.steps):
+            gradients = [
+                x.model.gradient(s.parameters, *x.batch(step), x.tasks, 4, graph=False)
+                for x, s in ((one, padded), (alone, bare))
+            ]
+            for with_padding, without in zip(gradients[0][:2], gradients[1][:2], strict=True):
+                torch.testing.assert_close(with_padding[:, mask], without)
+                assert (with_padding[:, ~mask] == 0).all()
+            padded = advance(one, net, padded, graph=False)
+            bare = advance(alone, net, bare, graph=False)
+            for name, value in bare.denoiser.element.items():
+                torch.testing.assert_close(padded.denoiser.element[name][:, mask], value)
+            for name, value in bare.denoiser.layer.items():
+                torch.testing.assert_close(padded.denoiser.layer[name], value)
+            torch.testing.assert_close(padded.parameters[:, mask], bare.parameters)
+        torch.testing.assert_close(
+            ENGINE.held_out_losses(one, padded), ENGINE.held_out_losses(alone, bare)
+        )
+
+
+def graph_size(estimator: TruncatedBackprop | Backprop, steps: int, window: int) -> int:
+    """Most numbers that the graph of an unroll holds at any time."""
+    e = episode(steps=steps, count=1, features=3)
+    cuts = [*range(window, steps, window), steps]
+    alive, most = 0, 0
+
+    class Held:
+        def __init__(self, tensor: torch.Tensor) -> None:
+            nonlocal alive, most
+            self.tensor = tensor.detach()  # an output would hold on to its own graph
+            alive += tensor.numel()
+            most = max(most, alive)
+
+        def __del__(self) -> None:
+            nonlocal alive
+            alive -= self.tensor.numel()
+
+    with torch.autograd.graph.saved_tensors_hooks(Held, lambda held: held.tensor):
+        result = estimator(denoiser(1.0), e, MetaLoss(), cuts=cuts, engine=ENGINE)
+    gc.collect()
+    assert all(g.isfinite().all() for g in result.gradients.values())
+    return most
+
+
+@pytest.mark.parametrize("estimator", [TruncatedBackprop(), Backprop()])
+@pytest.mark.parametrize("steps", [400, pytest.param(2000, marks=pytest.mark.slow)])
+def test_long_unrolls_need_no_more_memory_than_short_ones(
+    estimator: TruncatedBackprop | Backprop, steps: int
+) -> None:
+    """What the graph holds grows with the stretch and not with the horizon."""
+    short = graph_size(estimator, 100, 25)
+    assert graph_size(estimator, steps, 25) < 1.2 * short
+    assert graph_size(estimator, 100, 100) > 2 * short, "longer stretches do show"
 
 
 def test_padding_keeps_its_zero() -> None:

@@ -221,9 +221,7 @@ def _fitting_sizes(table: Table, sizes: Sequence[int], console: Console) -> list
 
 def _settings(tables: Sequence[Table], config: EvaluationConfig) -> dict[str, Any]:
     """All that decides the results, so that results of different settings never mix."""
-    optimizers = {
-        name: describe_optimizer(name, config.models) for name in config.optimizers
-    }
+    optimizers = {name: describe_optimizer(name, config.models) for name in config.optimizers}
     return {
         **asdict(config),
         "models": list(config.models),

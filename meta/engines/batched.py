@@ -59,7 +59,7 @@ def base_transform(name: str) -> Any:
     return rules[name]()
 
 
-def _exact_count(x: Any) -> Any:
+def exact_count(x: Any) -> Any:
     """Counts as float64: torchopt raises beta to a whole number in float32,
     which costs Adam four digits.
     """
@@ -91,7 +91,7 @@ class BatchedEngine:
             step=0,
             parameters=parameters,
             denoiser=denoiser.init_state(parameters, episode.model.layout),
-            base=pytree.tree_map(_exact_count, base_transform(episode.base).init(parameters)),
+            base=pytree.tree_map(exact_count, base_transform(episode.base).init(parameters)),
         )
 
     def advance(

@@ -47,7 +47,7 @@ class TruncatedBackprop:
                 engine, episode, weights, loss, shares, state, begin, end
             )
             if stretch.requires_grad:
-                stretch.sum().backward()  # type: ignore[no-untyped-call]
+                stretch.sum().backward()
             losses, begin = losses + stretch.detach(), end
         return TaskGradients(_collect(weights), losses, final)
 
@@ -101,7 +101,7 @@ class Backprop:
                     if gradient is not None and out.requires_grad:
                         total = total + (out * gradient).sum()
             if total.requires_grad:
-                total.backward()  # type: ignore[no-untyped-call]
+                total.backward()
             carried = [leaf.grad for _, leaf in pairs]
             losses = losses + stretch.detach()
         return TaskGradients(_collect(weights), losses, final)

@@ -1,0 +1,151 @@
+"""What the engines that run one task at a time share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from denograd.denoisers import Context, Denoiser, Layout, State
+from denograd.meta.engines._base import Schedule
+from denograd.meta.episode import Episode
+from denograd.meta.weights import denoiser_of_task
+
+
+class Served:
+    """The denoiser of each task, kept as long as the denoiser of the batch is the same.
+
+    Cutting a task's weights out of the batch's anew at each step would make
+    back-propagation add up as many gradients as there are steps, each as large as the
+    weights of all tasks.
+    """
+
+    def __init__(self) -> None:
+        self._whole: Denoiser | None = None
+        self._parts: list[Denoiser] = []
+
+    def __call__(self, denoiser: Denoiser, count: int) -> list[Denoiser]:
+        """The denoisers of ``count`` tasks."""
+        if self._whole is not denoiser:
+            self._whole = denoiser
+            self._parts = [denoiser_of_task(denoiser, i) for i in range(count)]
+        return self._parts
+
+
+def task_context(episode: Episode, index: int, step: int) -> Context:
+    """What the denoiser is told about one task, without a leading dimension."""
+    return Context(
+        layout=episode.model.layout,
+        counts=episode.counts[index],
+        noise_known=episode.noise_known[index],
+        step=torch.full_like(episode.rows[index], float(step)),
+        total_steps=episode.total_steps[index],
+        rows=episode.rows[index],
+        batch_size=episode.batch_size[index],
+    )
+
+
+def task_rate(episode: Episode, schedule: Schedule | None, index: int, step: int) -> Tensor:
+    """The learning rate of one task at a step, ``()``."""
+    rate = episode.learning_rate[index, 0]
+    if schedule is None:
+        return rate
+    factor = schedule(step)
+    return rate * (factor[index, 0] if isinstance(factor, Tensor) else factor)
+
+
+def micro_losses(model: nn.Module, episode: Episode, index: int, step: int) -> list[Tensor]:
+    """Mean loss of each micro-batch of one task, ``micro`` times ``()``, from one forward pass.
+
+    Rows meet only in layers that look at the whole batch, such as batch norm, so for all
+    other models these are the losses of the micro-batches by themselves; for those layers
+    the mean of their gradients is still the gradient of the batch.
+    """
+    rows, tasks = episode.batches[step, index], episode.tasks
+    x, y = tasks.x_train[index][rows], tasks.y_train[index][rows]
+    scores = model(x, tasks.feature_mask[index], tasks.class_mask[index])
+    losses = F.cross_entropy(scores, y, reduction="none")
+    return list(losses.reshape(episode.micro, -1).mean(1).unbind(0))
+
+
+def held_out_loss(model: nn.Module, episode: Episode, index: int) -> Tensor:
+    """Loss of one task on its held-out rows, in nats, ``()``; in evaluation mode."""
+    tasks = episode.tasks
+    real = tasks.y_test[index] >= 0
+    x, y = tasks.x_test[index][real], tasks.y_test[index][real]
+    was_training = model.training
+    model.eval()
+    scores = model(x, tasks.feature_mask[index], tasks.class_mask[index])
+    model.train(was_training)
+    return F.cross_entropy(scores, y)
+
+
+def all_but_last_gradients(
+    losses: Sequence[Tensor], parameters: Sequence[Tensor], *, graph: bool
+) -> list[Tensor]:
+    """Flat gradients of all losses but the last; the last is the optimizer's own to take."""
+    return [
+        join(
+            torch.autograd.grad(
+                loss, parameters, retain_graph=True, create_graph=graph, allow_unused=True
+            ),
+            parameters,
+        )
+        for loss in losses[:-1]
+    ]
+
+
+def mean_and_variance(gradients: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """The mean of micro-batch gradients and the variance of that mean, both ``(N,)``.
+
+    With ``h_k`` the gradients of ``K`` micro-batches, ``sum_k (h_k - mean)^2 / (K (K - 1))``;
+    0 for ``K = 1``.
+    """
+    stacked = torch.stack(list(gradients))
+    count, mean = len(stacked), stacked.mean(0)
+    return mean, (stacked - mean).square().sum(0) / max(count * (count - 1), 1)
+
+
+def join(parts: Sequence[Tensor | None], like: Sequence[Tensor]) -> Tensor:
+    """One flat vector of tensors of the shapes of ``like``; zeros where there is None."""
+    return torch.cat(
+        [
+            torch.zeros_like(p).flatten() if part is None else part.flatten()
+            for part, p in zip(parts, like, strict=True)
+        ]
+    )
+
+
+def cut_up(flat: Tensor, layout: Layout, like: Sequence[Tensor]) -> list[Tensor]:
+    """A flat vector as tensors of the shapes of ``like``."""
+    return [part.reshape(p.shape) for part, p in zip(layout.split(flat), like, strict=True)]
+
+
+def renew_buffers(model: nn.Module) -> None:
+    """Give a model copies of its buffers, before something writes into them.
+
+    Batch norm updates its running statistics in place, and the graph of an evaluation
+    still holds the old ones. A buffer is data: no gradient flows through it to the next
+    step.
+    """
+    for module in model.modules():
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = buffer.detach().clone()
+
+
+def copy_buffers(source: nn.Module, target: nn.Module) -> None:
+    """Give a model copies of another's buffers."""
+    for (_, old), (_, new) in zip(source.named_modules(), target.named_modules(), strict=True):
+        for name, buffer in old._buffers.items():
+            new._buffers[name] = None if buffer is None else buffer.detach().clone()
+
+
+def cut_state(state: State, leaf: Callable[[Tensor], Tensor]) -> State:
+    """A denoiser's state with each tensor replaced."""
+    return State(
+        {name: leaf(value) for name, value in state.element.items()},
+        {name: leaf(value) for name, value in state.layer.items()},
+    )
