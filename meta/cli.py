@@ -16,7 +16,14 @@ from rich.console import Console
 from denograd.baselines import BaselineError, control_settings
 from denograd.data import TableError, TableWarning
 from denograd.meta.episode import EpisodeDistribution
-from denograd.meta.family import MixedFamily, PriorFamily, TableFamily, TaskFamily
+from denograd.meta.family import (
+    TRIALS,
+    MixedFamily,
+    PriorFamily,
+    TableFamily,
+    TaskFamily,
+    lends_tasks,
+)
 from denograd.meta.processes import Processes
 from denograd.meta.tables import SourceTable, load_sources
 from denograd.meta.trainer import MetaTrainer, MetaTrainingError, TrainerConfig
@@ -77,6 +84,8 @@ def run_meta_training(
         KeyboardInterrupt: it was interrupted; what is done is saved.
     """
     _check(models, minutes, steps, patience, task_count, max_rows)
+    if seed < 0:
+        raise MetaTrainingError(f"--seed {seed}: it must be 0 or above")
     where = _device(device)
     if minutes is None and steps is None:
         steps = 1000
@@ -88,7 +97,8 @@ def run_meta_training(
         engine=engine,
         patience=patience,
     )
-    config.make_estimator(), config.make_engine()
+    config.make_estimator()
+    config.make_engine()
     processes = Processes.join(where)
     console = Console(stderr=True, quiet=not processes.leads)
     sources = _sources(list(tasks), target, console)
@@ -173,10 +183,13 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise MetaTrainingError(f"--device {name}: use cpu, cuda or cuda:N") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.type == "cuda" and count == 0:
         raise MetaTrainingError(
             f"--device {name}: this machine has no GPU that torch can use; use --device cpu"
         )
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise MetaTrainingError(f"--device {name}: this machine has {count}, from cuda:0 on")
     if name == "cuda":
         # Started by torchrun, each process takes a GPU of its own.
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
@@ -195,6 +208,20 @@ def _sources(tasks: list[str], target: str | None, console: Console) -> list[Sou
         sources, errors = load_sources(paths, target)
     for warning in caught:
         console.print(f"note: {warning.message}", style="dim", highlight=False)
+    # A file that was named is wanted; of a folder, what can be used is taken.
+    named = {key for p in map(Path, paths) if not p.is_dir() for key in (str(p), p.stem)}
+    lost = [message for key, message in errors.items() if key in named]
+    if lost:
+        raise TableError("\n  ".join(lost))
+    for source in [*sources]:
+        if not lends_tasks(source):
+            sources.remove(source)
+            errors[source.name] = (
+                f"{source.name}: of {TRIALS} draws of 16 rows none has two classes and a column "
+                "that varies, and leaves 20 rows to judge by; it is too small, or one class too rare"
+            )
+    if not sources:
+        raise TableError("\n  ".join(errors.values()))
     for message in errors.values():
         console.print(f"left out: {message}", style="yellow", highlight=False)
     console.print(f"{len(sources)} tables can be used, {len(errors)} cannot")

@@ -16,8 +16,8 @@ class Combined:
 
     Attributes:
         gradients: by parameter name, summed over the tasks that were kept.
-        norms: ``(T,)``, norm of each task's meta-gradient; infinite where it, or the
-            loss, is not finite.
+        norms: ``(T,)``, norm of each task's meta-gradient; infinite where the loss is not
+            finite.
         kept: ``(T,)``, boolean, whether a task counts.
         loss: sum of the kept tasks' meta-losses.
         final: sum of the kept tasks' held-out losses at the end, in nats.
@@ -30,13 +30,26 @@ class Combined:
     final: Tensor
 
 
+def usable(norms: Tensor) -> Tensor:
+    """Which norms are those of a gradient that says something."""
+    return norms.isfinite() & (norms > 0)
+
+
+def usual_norm(norms: Tensor) -> float:
+    """The median of the usable norms; 0 if there is none."""
+    some = norms[usable(norms)]
+    return float(some.median()) if len(some) else 0.0
+
+
 def combine(
     tasks: TaskGradients, reference: float | None, *, explosion: float, clip: float
 ) -> Combined:
     """Leave out the tasks whose gradient exploded, shorten the rest, and sum.
 
     One task in chaos would drown all others if gradients were averaged first; its
-    gradient points nowhere, however it is scaled, so it is left out and counted.
+    gradient points nowhere, however it is scaled, so it is left out and counted. So is a
+    task whose gradient is exactly 0: its inner loop diverged so far that all of its losses
+    are beyond the clip, and it would only pretend to be a calm one.
 
     Args:
         tasks: gradients of single tasks.
@@ -45,14 +58,11 @@ def combine(
         explosion: a task whose norm exceeds so many times the reference is left out.
         clip: gradients are shortened to so many times the reference.
     """
-    norms = tasks.norms()
-    finite = norms.isfinite() & tasks.losses.isfinite()
-    norms = torch.where(finite, norms, torch.inf)
+    norms = torch.where(tasks.losses.isfinite(), tasks.norms(), torch.inf)
     if reference is None:
-        reference = float(norms[finite].median()) if bool(finite.any()) else 0.0
-    kept = finite & (norms <= explosion * reference)
-    # Where a norm is 0 so is the gradient, and any factor will do.
-    factor = torch.where(kept, (clip * reference / norms.clamp_min(1e-30)).clamp(max=1.0), 0.0)
+        reference = usual_norm(norms)
+    kept = usable(norms) & (norms <= explosion * reference)
+    factor = torch.where(kept, (clip * reference / norms).clamp(max=1.0), 0.0)
 
     def total(values: Tensor) -> Tensor:
         shape = (-1, *[1] * (values.dim() - 1))

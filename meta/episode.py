@@ -35,6 +35,7 @@ class Episode:
         scale: ``(T, N)``, or None for 1 everywhere: what is trained times this are the
             model's parameters. The model begins with the same outputs, but its gradients
             and the effect of a step are others.
+        offset: number of the first task, in an episode that is a part of another.
     """
 
     tasks: TaskBatch
@@ -52,6 +53,7 @@ class Episode:
     rows: Tensor
     batch_size: Tensor
     scale: Tensor | None = None
+    offset: int = 0
 
     def __len__(self) -> int:
         return len(self.tasks)
@@ -85,6 +87,7 @@ class Episode:
             tasks=self.tasks.take(tasks),
             batches=self.batches[:, tasks],
             scale=None if self.scale is None else self.scale[tasks],
+            offset=self.offset + tasks.indices(len(self))[0],
             **{
                 name: getattr(self, name)[tasks]
                 for name in (
@@ -205,7 +208,7 @@ def draw_episode(
     classes = int(tasks.classes.max())
     template = draw_model(rng, name, tasks.x_train.shape[-1], classes)
     batch_size = min(int(rng.choice(distribution.batch_sizes)), int(tasks.rows.min()))
-    micro = int(rng.choice([4, 4, 8]))
+    micro = min(int(rng.choice([4, 4, 8])), batch_size)
     batch_size -= batch_size % micro
     rates = [log_uniform(rng, distribution.learning_rate) for _ in range(len(tasks))]
     hide = [distribution.hide_noise, distribution.hide_horizon, distribution.hide_rows]

@@ -9,8 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from denograd.meta.prior import draw_prior_table
-from denograd.meta.tables import SourceTable
+from denograd.meta.tables import SourceTable, fingerprint_tables
 from denograd.meta.task import Task, make_task
+
+DRAWS = 1000
+"""Attempts at a task before tables are called useless."""
+
+TRIALS = 100
+"""Draws after which a table by itself is called useless."""
 
 MINIMUM_TEST_ROWS = 20
 """A table lends a task only if so many rows are left that training never sees."""
@@ -28,6 +34,10 @@ class TaskFamily(Protocol):
             test_rows: at most so many rows that training never sees.
             max_features: at most so many features.
         """
+        ...
+
+    def fingerprint(self) -> str:
+        """Tells families of other settings or other data apart."""
         ...
 
 
@@ -50,6 +60,10 @@ class PriorFamily:
             x, y = draw_prior_table(rng, rows + test_rows, n_features, n_classes)
             if len(np.unique(y[:rows])) > 1 and np.ptp(x[:rows], axis=0).max() > 1e-3:
                 return make_task("prior", x[:rows], y[:rows], x[rows:], y[rows:], n_classes)
+
+    def fingerprint(self) -> str:
+        """Tells families of other settings apart."""
+        return f"prior, {self.max_classes} classes"
 
 
 class TableFamily:
@@ -84,15 +98,20 @@ class TableFamily:
                 f"TableFamily: rows={rows}, but no table has {rows + MINIMUM_TEST_ROWS} rows; "
                 "ask for fewer rows or give larger tables"
             )
-        for _ in range(1000):
+        for _ in range(DRAWS):
             table = large_enough[rng.integers(len(large_enough))]
             task = self.draw_from(rng, table, rows, test_rows, max_features)
             if task is not None:
                 return task
         raise ValueError(
-            f"TableFamily: rows={rows}, and 1,000 draws gave no task with two classes and a "
+            f"TableFamily: rows={rows}, and {DRAWS:,} draws gave no task with two classes and a "
             "column that varies; give larger tables, or tables with less rare classes"
         )
+
+    def fingerprint(self) -> str:
+        """Tells families of other settings or other data apart."""
+        settings = f"tables, {self.max_classes} classes, augment {self.augment}"
+        return f"{settings}, {fingerprint_tables(self.tables)}"
 
     def draw_from(
         self,
@@ -143,6 +162,15 @@ class TableFamily:
         return make_task(table.name, x64[:rows], y[:rows], x64[rows:], y[rows:], n_classes)
 
 
+def lends_tasks(table: SourceTable, rows: int = 16) -> bool:
+    """Whether one of `TRIALS` draws from a table gives a task of so many training rows."""
+    if len(table.labels) < rows + MINIMUM_TEST_ROWS:
+        return False
+    family, rng = TableFamily([table]), np.random.default_rng(0)
+    size = (rows, MINIMUM_TEST_ROWS, table.columns.shape[1])
+    return any(family.draw_from(rng, table, *size) is not None for _ in range(TRIALS))
+
+
 def merge_classes(rng: np.random.Generator, labels: NDArray[np.int64]) -> NDArray[np.int64]:
     """Merge classes at random until two or more are left; two stay two.
 
@@ -176,3 +204,8 @@ class MixedFamily:
         """Draw from one of the families, chosen by its share."""
         family = self.families[rng.choice(len(self.families), p=self.shares)]
         return family.draw(rng, rows, test_rows, max_features)
+
+    def fingerprint(self) -> str:
+        """Tells families of other settings or other data apart."""
+        pairs = zip(self.shares.tolist(), self.families, strict=True)
+        return "; ".join(f"{share:g} of {family.fingerprint()}" for share, family in pairs)

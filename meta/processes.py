@@ -40,15 +40,14 @@ class Processes:
         """Join the processes that `torchrun` started; without it, stay alone.
 
         Args:
-            device: what the run computes on; nccl joins GPUs, gloo the rest.
+            device: what the run computes on; nccl adds up what lies on GPUs, gloo the rest.
             minutes: how long to wait for a process that does not answer.
         """
         if int(os.environ.get("WORLD_SIZE", "1")) < 2:
             return cls()
         if not dist.is_initialized():
-            dist.init_process_group(
-                "nccl" if device.type == "cuda" else "gloo", timeout=timedelta(minutes=minutes)
-            )
+            backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+            dist.init_process_group(backend, timeout=timedelta(minutes=minutes))
         return cls(dist.get_rank(), dist.get_world_size())
 
     @property

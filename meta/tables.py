@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -68,3 +69,13 @@ def load_sources(
         reasons = "\n  ".join(errors.values())
         raise TableError(f"none of the {len(errors)} tables can be used:\n  {reasons}")
     return sources, errors
+
+
+def fingerprint_tables(tables: Sequence[SourceTable]) -> str:
+    """A hash of names, numbers and labels, in their order."""
+    digest = hashlib.sha256()
+    for table in tables:
+        digest.update(f"{table.name} {table.columns.shape} ".encode())
+        digest.update(np.ascontiguousarray(table.columns).tobytes())
+        digest.update(np.ascontiguousarray(table.labels).tobytes())
+    return digest.hexdigest()

@@ -8,9 +8,9 @@ import math
 import os
 import signal
 import statistics
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import FrameType
@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from denograd.denoisers import WienerDenoiser, save_denoiser
-from denograd.meta.combine import Combined, combine
+from denograd.meta.combine import Combined, combine, usual_norm
 from denograd.meta.engines import ENGINES, Engine
 from denograd.meta.episode import Episode, EpisodeDistribution, draw_episode
 from denograd.meta.estimators import ESTIMATORS, Estimator, MetaLoss
@@ -93,6 +93,25 @@ class TrainerConfig:
     pooled: bool = True
     disabled: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        least = {"seed": 0, "warm_up": 1, "validate_every": 1, "hidden": 1, "pairs": 1}
+        for name, bound in least.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < bound:
+                raise MetaTrainingError(
+                    f"{name}={value!r}; it must be a whole number of at least {bound}"
+                )
+        for name in ("steps", "minutes", "patience"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise MetaTrainingError(f"{name}={value!r}; it must be above 0, or None")
+        for name in ("learning_rate", "sigma", "explosion", "clip"):
+            value = getattr(self, name)
+            if not (value > 0 and math.isfinite(value)):
+                raise MetaTrainingError(f"{name}={value!r}; it must be a number above 0")
+        if not 0 <= self.average < 1:
+            raise MetaTrainingError(f"average={self.average!r}; it must be at least 0, below 1")
+
     def make_estimator(self) -> Estimator:
         """The estimator that is named.
 
@@ -142,6 +161,7 @@ class Progress:
 
 
 Listener = Callable[[Progress, dict[str, float]], None]
+Log = Callable[[str, float], None]
 
 
 class MetaTrainer:
@@ -202,7 +222,8 @@ class MetaTrainer:
         self.average = copy.deepcopy(self.denoiser)
         self.optimizer = torch.optim.Adam(self.denoiser.parameters(), lr=config.learning_rate)
         self.progress = Progress()
-        self._stop, self._began = False, time.monotonic()
+        self._signalled = self._stop = False
+        self._began = time.monotonic()
 
     @property
     def checkpoint(self) -> Path:
@@ -235,13 +256,16 @@ class MetaTrainer:
                     "another --out"
                 ) from None
         try:
-            self._open(resume)
+            try:
+                self._open(resume)
+            except ProcessLost as error:
+                raise MetaTrainingError(f"a process of this run did not start: {error}") from error
             previous = {
                 s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)
             }
             try:
-                with SummaryWriter(self._log_folder()) as writer:
-                    self._loop(writer, listener if self.processes.leads else None)
+                with self._log() as log:
+                    self._loop(log, listener if self.processes.leads else None)
             except ProcessLost as error:
                 self.save()
                 raise MetaTrainingError(
@@ -256,15 +280,22 @@ class MetaTrainer:
             lock.release()
         return self.progress
 
-    def _log_folder(self) -> str:
-        # SummaryWriter always writes; what the other processes write is thrown away.
-        leads = self.processes.leads
-        return str(self.out / "tensorboard") if leads else tempfile.mkdtemp(prefix="denograd-")
+    @contextmanager
+    def _log(self) -> Iterator[Log]:
+        """What writes scalars into the TensorBoard log; nothing but in the first process."""
+        if not self.processes.leads:
+            yield lambda name, value: None
+            return
+        # What a killed run logged after its last checkpoint is run again, and logged again.
+        begin = self.progress.step + 1
+        with SummaryWriter(str(self.out / "tensorboard"), purge_step=begin) as writer:
+            yield lambda name, value: writer.add_scalar(name, value, self.progress.step)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self._stop:
+        if self._signalled:
             raise KeyboardInterrupt
-        self._stop = True
+        # All processes stop after the same meta-step: the next sum tells them.
+        self._signalled = True
 
     def _describe(self) -> dict[str, Any]:
         described = {
@@ -272,6 +303,8 @@ class MetaTrainer:
             "distribution": asdict(self.distribution),
             "loss": asdict(self.loss),
             "card": self.card,
+            "data": self.family.fingerprint(),
+            "validation": self.validation.fingerprint() if self.validation else None,
         }
         # A longer run may go on from a shorter one, and its command says so.
         described["config"].update(steps=None, minutes=None)
@@ -294,7 +327,13 @@ class MetaTrainer:
             return
         if not self.checkpoint.exists():
             raise MetaTrainingError(f"{self.out} holds no checkpoint to resume; leave out --resume")
-        before = json.loads(path.read_text())
+        try:
+            before = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise MetaTrainingError(
+                f"{path} cannot be read ({error}); without it nothing tells whether the options "
+                "are the same, so start anew in another --out"
+            ) from error
         different = [k for k in described if before.get(k) != described[k]]
         if different:
             raise MetaTrainingError(
@@ -305,6 +344,8 @@ class MetaTrainer:
 
     def _done(self) -> bool:
         config, progress = self.config, self.progress
+        if self.processes.world == 1:
+            self._stop |= self._signalled
         return (
             self._stop
             or self.stopped_early()
@@ -317,7 +358,7 @@ class MetaTrainer:
         history, patience = self.progress.history, self.config.patience
         if patience is None or not history:
             return False
-        ratios = [record["ratio"] for record in history]
+        ratios = [r["ratio"] if math.isfinite(r["ratio"]) else math.inf for r in history]
         return len(ratios) - 1 - ratios.index(min(ratios)) >= patience
 
     def fraction(self) -> float:
@@ -327,18 +368,18 @@ class MetaTrainer:
         by_time = progress.elapsed / (60 * config.minutes) if config.minutes else 0.0
         return min(max(by_steps, by_time), 1.0)
 
-    def _loop(self, writer: SummaryWriter, listener: Listener | None) -> None:
+    def _loop(self, log: Log, listener: Listener | None) -> None:
         self._began = time.monotonic() - self.progress.elapsed
         saved = time.monotonic()
         while not self._done():
             if self._validation_due(self.config.validate_every):
                 self.save()
-                self._validate(writer)
+                self._validate(log)
                 self.save()
                 continue
             figures = self.meta_step()
             for name, value in figures.items():
-                writer.add_scalar(f"train/{name}", value, self.progress.step)
+                log(f"train/{name}", value)
             if listener:
                 listener(self.progress, figures)
             if time.monotonic() - saved > self.config.save_seconds:
@@ -346,7 +387,7 @@ class MetaTrainer:
                 saved = time.monotonic()
         self.save()
         if not self._stop and self._validation_due(1):
-            self._validate(writer)
+            self._validate(log)
             self.save()
 
     @property
@@ -360,7 +401,11 @@ class MetaTrainer:
         shortest = self.distribution.steps[0]
         longest = config.curriculum.longest(self.distribution.steps, self.fraction())
         distribution = replace(self.distribution, steps=(shortest, longest))
-        episode = draw_episode([config.seed, step], self.family, distribution)
+        try:
+            episode = draw_episode([config.seed, step], self.family, distribution)
+        except ValueError as error:
+            self.save()
+            raise MetaTrainingError(f"meta-step {step}: {error}") from error
         rng = np.random.default_rng([config.seed, step, 1])
         return episode, config.truncation.cuts(rng, episode.steps)
 
@@ -376,7 +421,7 @@ class MetaTrainer:
             self.loss,
             cuts=cuts,
             engine=self.engine,
-            seed=(config.seed * 7919 + progress.step) * self.processes.world + self.processes.rank,
+            seed=config.seed * 1_000_003 + progress.step,
         )
         part = combine(
             tasks,
@@ -386,9 +431,11 @@ class MetaTrainer:
         )
         total = self._sum(part, mine, len(episode))
         norm = self._apply(total)
-        finite = total.norms[total.norms.isfinite()]
-        if len(finite):
-            progress.norms = [*progress.norms[-99:], float(finite.median())]
+        # Tasks that exploded do not move what is usual, or in the end they would be.
+        calm = total.norms[total.kept]
+        usual = usual_norm(calm if len(calm) else total.norms)
+        if usual > 0:
+            progress.norms = [*progress.norms[-99:], usual]
         kept = int(total.kept.sum())
         progress.left_out += len(episode) - kept
         progress.tasks += len(episode)
@@ -411,9 +458,7 @@ class MetaTrainer:
             return statistics.median(self.progress.norms)
         everyone = norms.new_zeros(count)
         everyone[mine] = norms
-        everyone = self.processes.sum(everyone)
-        finite = everyone[everyone.isfinite()]
-        return float(finite.median()) if len(finite) else 0.0
+        return usual_norm(self.processes.sum(everyone))
 
     def _sum(self, part: Combined, mine: slice, count: int) -> Combined:
         """Add up the parts of all processes, and agree on the time and on stopping."""
@@ -421,7 +466,7 @@ class MetaTrainer:
         norms[0, mine], norms[1, mine] = part.norms, part.kept.to(norms.dtype)
         elapsed = time.monotonic() - self._began if self.processes.leads else 0.0
         shapes = {name: g.shape for name, g in part.gradients.items()}
-        own = torch.tensor([elapsed, float(self._stop)])
+        own = torch.tensor([elapsed, float(self._signalled)])
         packed = torch.cat(
             [
                 *(x.flatten().double() for x in part.gradients.values()),
@@ -473,7 +518,7 @@ class MetaTrainer:
         due = progress.step > validated and progress.step % every == 0
         return self.validation is not None and due
 
-    def _validate(self, writer: SummaryWriter) -> None:
+    def _validate(self, log: Log) -> None:
         progress = self.progress
         if self.validation is None:
             return
@@ -481,11 +526,13 @@ class MetaTrainer:
         record = {"step": progress.step, "elapsed": progress.elapsed, **asdict(score)}
         progress.history.append(record)
         for name in ("ratio", "wins", "worst"):
-            writer.add_scalar(f"validation/{name}", record[name], progress.step)
+            log(f"validation/{name}", record[name])
         for kind in ("by_model", "by_rows"):
             for name, value in record[kind].items():
-                writer.add_scalar(f"validation/{kind}/{name}", value, progress.step)
-        better = progress.best is None or score.ratio < progress.best
+                log(f"validation/{kind}/{name}", value)
+        better = math.isfinite(score.ratio) and (
+            progress.best is None or score.ratio < progress.best
+        )
         if better:
             progress.best = score.ratio
         if self.processes.leads:

@@ -15,7 +15,7 @@ from denograd.meta.engines import run_episode
 from denograd.meta.episode import Episode, assemble_episode
 from denograd.meta.family import TableFamily
 from denograd.meta.processes import Processes
-from denograd.meta.tables import SourceTable
+from denograd.meta.tables import SourceTable, fingerprint_tables
 from denograd.meta.task import TaskBatch
 from denograd.models.registry import MODEL_NAMES, check_model, make_model
 
@@ -39,6 +39,15 @@ class Score:
     by_model: dict[str, float]
     by_rows: dict[int, float]
     by_table: dict[str, float]
+
+
+WORST = 100.0
+"""Nats; a loss above it, or none at all, counts as this: a run that diverged."""
+
+
+def bounded(losses: Tensor) -> Tensor:
+    """Losses that can be averaged, whatever became of a run."""
+    return losses.nan_to_num(nan=WORST, posinf=WORST).clamp(max=WORST)
 
 
 class MetaValidation:
@@ -69,6 +78,8 @@ class MetaValidation:
     ) -> None:
         if not tables:
             raise ValueError("MetaValidation: tables is empty; give at least one table")
+        self.settings = f"{tuple(models)}, {tuple(rows)} rows, {seeds} seeds"
+        self.tables = list(tables)
         self.steps, self.noise, self.learning_rate = steps, noise, learning_rate
         self.cells: list[tuple[str, int, Episode]] = []
         family = TableFamily(tables, augment=False)
@@ -121,8 +132,15 @@ class MetaValidation:
         share, losses = range(processes.rank, len(self.cells), processes.world), []
         for i, (name, rows, episode) in enumerate(self.cells):
             empty = torch.zeros(len(episode), dtype=torch.double)
-            losses.append(run(name, rows, episode).double().cpu() if i in share else empty)
+            found = bounded(run(name, rows, episode).double().cpu()) if i in share else empty
+            losses.append(found)
         return list(processes.sum(torch.cat(losses)).split([len(x) for x in losses]))
+
+    def fingerprint(self) -> str:
+        """Tells validations of other settings or other data apart."""
+        settings = f"{self.settings}, {self.steps} steps, noise {self.noise}"
+        tables = fingerprint_tables(self.tables)
+        return f"{settings}, rate {self.learning_rate:g}, {tables}"
 
     def control_losses(self, processes: Processes | None = None) -> list[Tensor]:
         """Held-out losses of the control for each cell, ``(T,)``, run once and kept."""

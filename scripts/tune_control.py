@@ -29,7 +29,7 @@ from denograd.meta.episode import Episode, assemble_episode, log_uniform
 from denograd.meta.estimators import MetaLoss
 from denograd.meta.family import MixedFamily, PriorFamily, TableFamily, TaskFamily
 from denograd.meta.task import TaskBatch
-from denograd.models.registry import MODEL_NAMES, make_model
+from denograd.models.registry import KNOWN_MODELS, MODEL_NAMES, make_model
 
 STEPS = (200, 100, 50, 300)
 SIZES = (16, 32, 64, 128, 256)
@@ -109,13 +109,15 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True, help="folder with catalog.csv")
     parser.add_argument("--out", type=Path, default=Path("baselines/control.json"))
+    parser.add_argument("--models", nargs="+", default=list(MODEL_NAMES), choices=KNOWN_MODELS)
+    parser.add_argument("--steps", type=int, nargs="+", default=list(STEPS))
     arguments = parser.parse_args()
     settings = json.loads(arguments.out.read_text())["settings"] if arguments.out.exists() else []
     settings = [entry for entry in settings if "rows" in entry]
     done = {(entry["model"], entry["steps"]) for entry in settings}
     command = f"python scripts/tune_control.py --data {arguments.data}"
-    for steps in STEPS:
-        for model in MODEL_NAMES:
+    for steps in arguments.steps:
+        for model in arguments.models:
             if (model, steps) in done:
                 continue
             settings += tune(model, steps, arguments.data)

@@ -222,7 +222,8 @@ def test_meta_train_hands_everything_on(tmp_path: Path, monkeypatch: pytest.Monk
     called: dict[str, Any] = {}
     monkeypatch.setattr(denograd.meta.cli, "run_meta_training", lambda **all_: called.update(all_))
     words = "meta-train --tasks prior a.csv b --target y --steps 7 --seed 3 --resume"
-    result = run(words, "--models soft_tree --out", tmp_path)
+    more = "--estimator pes --task-count 8 --patience 3"
+    result = run(words, more, "--models soft_tree --out", tmp_path)
     assert result.exit_code == 0, result.output
     assert called == {
         "tasks": ["prior", "a.csv", "b"],
@@ -233,6 +234,11 @@ def test_meta_train_hands_everything_on(tmp_path: Path, monkeypatch: pytest.Monk
         "seed": 3,
         "resume": True,
         "models": ["soft_tree"],
+        "estimator": "pes",
+        "engine": "batched",
+        "task_count": 8,
+        "patience": 3,
+        "device": "cpu",
     }
 
 
@@ -242,6 +248,8 @@ def test_meta_train_hands_everything_on(tmp_path: Path, monkeypatch: pytest.Monk
         ("--minutes 1 --steps 2", "give --minutes or --steps, not both"),
         ("--minutes -1", "--minutes -1: it must be above 0"),
         ("--steps 0", "--steps 0: it must be above 0"),
+        ("--seed -1", "--seed -1: it must be 0 or above"),
+        ("--estimator newton", "estimator='newton'; use one of truncated"),
     ],
 )
 def test_meta_train_mistakes(tmp_path: Path, arguments: str, message: str) -> None:

@@ -46,6 +46,15 @@ def test_a_loss_that_is_not_finite_leaves_its_task_out() -> None:
     assert result.norms[1] == torch.inf
 
 
+def test_a_gradient_of_exactly_zero_is_a_task_that_diverged() -> None:
+    """Beyond the clip the meta-loss is flat; such tasks neither count nor set the norm."""
+    values = torch.zeros(5, 6)
+    values[4] = 0.01
+    result = combine(gradients(values), None, explosion=8.0, clip=2.0)
+    assert result.kept.tolist() == [False, False, False, False, True]
+    torch.testing.assert_close(result.gradients["b"], torch.full((2,), 0.01))
+
+
 def test_batch_of_nothing_but_explosions_gives_zeros() -> None:
     result = combine(gradients(torch.full((3, 6), torch.nan)), None, explosion=8.0, clip=2.0)
     assert not result.kept.any()
@@ -59,8 +68,8 @@ def test_no_task_counts_more_than_the_clip(values: list[float], reference: float
     expected = torch.zeros(6, dtype=torch.double)
     for row in matrix:
         norm = float(row.norm())
-        if norm <= 8 * reference:
-            expected += row * min(1.0, 2 * reference / norm if norm else 1.0)
+        if 0 < norm <= 8 * reference:
+            expected += row * min(1.0, 2 * reference / norm)
     found = torch.cat([result.gradients["a"].flatten(), result.gradients["b"]])
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9 * reference)
     assert found.norm() <= 2 * reference * int(result.kept.sum()) * (1 + 1e-9)

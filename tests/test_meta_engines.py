@@ -26,6 +26,7 @@ from denograd.meta import (
     assemble_episode,
 )
 from denograd.meta.engines import ENGINES, BatchedEngine, Engine, HigherEngine, TorchoptEngine
+from denograd.meta.episode import reparametrise
 from denograd.meta.forwards import DEEPEST, stacked_forward
 from denograd.meta.plain import PlainModel
 from denograd.models import FeatureAttention, SoftTree, TabularModel
@@ -130,6 +131,21 @@ def test_engines_give_the_same_losses_and_meta_gradients(
     assert (expected.norms() > 1e-3).all(), "gradients too small to tell a difference"
     for engine in REFERENCES:
         assert_same(estimator(net, e, loss, cuts=cuts, engine=engine()), expected)
+
+
+@pytest.mark.parametrize("make", [soft_tree, attention])
+@pytest.mark.parametrize("base", ["momentum", "adam"])
+def test_engines_agree_on_reparametrised_episodes(
+    make: Callable[[int, int], TabularModel], base: str
+) -> None:
+    net, loss, e = denoiser(), MetaLoss(every=2), episode(make, base=base)
+    factors = torch.rand(len(e), len(e.model.layout), dtype=torch.double) + 0.5
+    other = reparametrise(e, factors)
+    expected = Backprop()(net, other, loss, cuts=[2, STEPS], engine=BatchedEngine())
+    plain = Backprop()(net, e, loss, cuts=[2, STEPS], engine=BatchedEngine())
+    assert (expected.losses - plain.losses).abs().min() > 1e-6, "the factors make a difference"
+    for engine in REFERENCES:
+        assert_same(Backprop()(net, other, loss, cuts=[2, STEPS], engine=engine()), expected)
 
 
 @pytest.mark.parametrize("engine", REFERENCES)

@@ -9,6 +9,7 @@ a Gaussian, expectations have no closed form, but the exact gradient has::
 and the bias of the smoothing is of order sigma^2, far below what the tests can see.
 """
 
+from dataclasses import fields, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,15 +18,21 @@ import torch
 from scipy import stats
 from torch import nn
 
+from denograd import WienerDenoiser
 from denograd.meta import (
     ESTIMATORS,
     Backprop,
+    BatchedEngine,
     EvolutionStrategies,
     MetaLoss,
     PersistentES,
+    PriorFamily,
+    TaskBatch,
     TaskWeights,
     TruncatedBackprop,
+    assemble_episode,
 )
+from denograd.models import SoftTree
 
 STEPS, THETA, SIGMA, CURVATURE = 12, -2.5, 0.01, 3.0
 
@@ -73,11 +80,12 @@ class Episode(SimpleNamespace):
         return len(self.initial)
 
 
-def episode(tasks: int) -> Episode:
+def episode(tasks: int, offset: int = 0) -> Episode:
     return Episode(
         steps=STEPS,
         initial=torch.ones(tasks, 1, dtype=torch.double),
         tasks=SimpleNamespace(classes=torch.full((tasks,), 2)),
+        offset=offset,
     )
 
 
@@ -184,6 +192,77 @@ def test_losses_are_those_of_the_unperturbed_run_to_second_order() -> None:
         )
         torch.testing.assert_close(found.losses, plain.losses, rtol=1e-8, atol=1e-8)
         torch.testing.assert_close(found.final, plain.final, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", ["es", "pes"])
+def test_a_task_is_perturbed_alike_whoever_runs_it(name: str) -> None:
+    estimator, options = ESTIMATORS[name](SIGMA, pairs=2), {"cuts": [5, 12], "engine": Quadratic()}
+
+    def gradients(part: Episode) -> torch.Tensor:
+        result = estimator(Rate(), part, PlainLoss(), seed=7, **options)
+        return result.gradients["log_rate"]
+
+    whole = gradients(episode(5))
+    parts = torch.cat([gradients(episode(2)), gradients(episode(3, offset=2))])
+    assert torch.equal(parts, whole)
+    assert len(set(whole.flatten().tolist())) == 5, "each task has perturbations of its own"
+
+
+def test_pes_agrees_with_backpropagation_on_the_batched_engine() -> None:
+    """On a real inner loop, by the same statistical test, with copies of one task."""
+    rng = np.random.default_rng(3)
+    task = PriorFamily(max_classes=2).draw(rng, 16, 30, 3)
+    tasks = TaskBatch.stack([task], dtype=torch.double)
+    one = assemble_episode(
+        rng,
+        tasks,
+        SoftTree(tasks.x_train.shape[-1], 2, depth=1).double(),
+        steps=6,
+        batch_size=8,
+        micro=4,
+        base="sgd",
+        learning_rate=torch.tensor([[0.5]]),
+        weight_decay=0.0,
+    )
+    net = WienerDenoiser(hidden=1, pooled=False).double()
+    copies = 1500
+
+    def repeated(x: torch.Tensor, dimension: int = 0) -> torch.Tensor:
+        return x.repeat_interleave(copies, dim=dimension)
+
+    many = replace(
+        one,
+        tasks=TaskBatch(
+            names=one.tasks.names * copies,
+            **{
+                f.name: repeated(getattr(one.tasks, f.name))
+                for f in fields(TaskBatch)
+                if f.name != "names"
+            },
+        ),
+        batches=repeated(one.batches, 1),
+        **{
+            name: repeated(getattr(one, name))
+            for name in (
+                "initial",
+                "learning_rate",
+                "counts",
+                "noise_known",
+                "total_steps",
+                "rows",
+                "batch_size",
+            )
+        },
+    )
+    loss, engine = MetaLoss(every=2), BatchedEngine()
+    expected = Backprop()(net, one, loss, cuts=[6], engine=engine).gradients["last.bias"][0]
+    biased = TruncatedBackprop()(net, one, loss, cuts=[2, 4, 6], engine=engine)
+    wrong = biased.gradients["last.bias"][0]
+    found = PersistentES(1e-3)(net, many, loss, cuts=[2, 4, 6], engine=engine)
+    values = found.gradients["last.bias"].numpy()
+    chosen = int((expected - wrong).abs().argmax())
+    assert stats.ttest_1samp(values[:, chosen], float(expected[chosen])).pvalue > 1e-3
+    assert stats.ttest_1samp(values[:, chosen], float(wrong[chosen])).pvalue < 1e-3
 
 
 @pytest.mark.parametrize("name", ["es", "pes"])

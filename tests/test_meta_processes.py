@@ -1,5 +1,6 @@
 """Processes that train together: the same weights as one, and no silent losses."""
 
+import json
 import os
 import re
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from denograd.meta import (
@@ -43,6 +45,10 @@ validation = MetaValidation(
     [encode_source(builtin_table("wine"))], ("soft_tree",), rows=(16, 32), steps=5, seeds=1
 )
 
+def stop(progress, figures):
+    if progress.step == 4:
+        os.kill(os.getpid(), signal.SIGTERM)
+
 def die(progress, figures):
     if progress.step == 4:
         os.kill(int(os.environ["VICTIM"]), signal.SIGKILL)
@@ -58,9 +64,8 @@ trainer = MetaTrainer(
     processes=processes,
 )
 try:
-    trainer.run(
-        resume="resume" in sys.argv, listener=die if "die" in sys.argv else None
-    )
+    listener = {"die": die, "stop": stop}.get(sys.argv[-1])
+    trainer.run(resume="resume" in sys.argv, listener=listener)
 except MetaTrainingError as error:
     print(error, file=sys.stderr, flush=True)
     sys.exit(3)
@@ -80,7 +85,7 @@ def run(folder: Path, *arguments: str, together: int = 1) -> subprocess.Complete
     )
 
 
-@pytest.mark.parametrize("estimator", ["truncated"])
+@pytest.mark.parametrize("estimator", ["truncated", "pes"])
 def test_two_processes_end_with_the_weights_of_one(tmp_path: Path, estimator: str) -> None:
     """And with the same meta-validation; only the rounding of sums may differ."""
     one = run(tmp_path, "one", "7", estimator)
@@ -112,6 +117,14 @@ def test_a_lost_process_stops_the_run_with_an_error_and_a_checkpoint(tmp_path: P
     resumed, fresh = (load_file(tmp_path / n / "checkpoint.safetensors") for n in ("run", "whole"))
     for name, value in fresh.items():
         torch.testing.assert_close(resumed[name], value, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_a_signal_to_one_process_stops_all_after_the_same_step(tmp_path: Path) -> None:
+    stopped = run(tmp_path, "run", "100000", "truncated", "stop", together=2)
+    assert stopped.returncode == 0, stopped.stderr
+    assert "lost" not in stopped.stderr
+    with safe_open(tmp_path / "run" / "checkpoint.safetensors", framework="pt") as file:
+        assert json.loads(file.metadata()["progress"])["step"] == 5
 
 
 @given(st.integers(0, 200), st.integers(1, 9))

@@ -11,11 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from filelock import FileLock
 from rich.console import Console
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from denograd import load_denoiser
 from denograd.data import TableError, builtin_table
@@ -83,7 +85,7 @@ distribution = EpisodeDistribution(
 )
 config = TrainerConfig(
     seed=1, steps=40, hidden=4, truncation=Truncation((2, 3)), curriculum=Curriculum(4, 0.5),
-    validate_every=7, save_seconds=0.0,
+    validate_every=7, save_seconds=float(sys.argv[3]), estimator=sys.argv[2], patience=50,
 )
 validation = MetaValidation(
     [encode_source(builtin_table("wine"))], ("soft_tree",), rows=(16,), steps=5, seeds=1
@@ -96,14 +98,19 @@ trainer.run(resume=trainer.checkpoint.exists())
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
-def test_a_killed_and_resumed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("estimator", "save_seconds"), [("truncated", "0.3"), ("pes", "0")])
+def test_a_killed_and_resumed_run_ends_with_the_same_weights(
+    tmp_path: Path, estimator: str, save_seconds: str
+) -> None:
     """Killed at random moments, again and again, until it ends by itself."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     rng = np.random.default_rng()
 
     def begin(name: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [sys.executable, "-c", RUN, str(tmp_path / name)], env=environment, cwd=tmp_path
+            [sys.executable, "-c", RUN, str(tmp_path / name), estimator, save_seconds],
+            env=environment,
+            cwd=tmp_path,
         )
 
     whole = begin("whole")
@@ -111,7 +118,7 @@ def test_a_killed_and_resumed_run_ends_with_the_same_weights(tmp_path: Path) -> 
     while True:
         process, seen = begin("killed"), checkpoint.stat().st_mtime_ns if kills else 0
         # Python and torch take their time to start; what counts is the time after that.
-        while process.poll() is None and kills < 3:
+        while process.poll() is None and kills < 2:
             time.sleep(0.02)
             if checkpoint.exists() and checkpoint.stat().st_mtime_ns > seen:
                 time.sleep(rng.uniform(0.0, 0.8))
@@ -128,6 +135,10 @@ def test_a_killed_and_resumed_run_ends_with_the_same_weights(tmp_path: Path) -> 
         assert ended.keys() == resumed.keys()
         for key, value in ended.items():
             assert torch.equal(value, resumed[key]), (name, key)
+    # What was run twice is logged once.
+    log = EventAccumulator(str(tmp_path / "killed" / "tensorboard"))
+    log.Reload()
+    assert [e.step for e in log.Scalars("train/meta_loss")] == list(range(1, 41))
 
 
 def test_meta_training_lowers_the_loss_on_unseen_tasks(tmp_path: Path) -> None:
@@ -199,12 +210,19 @@ def test_folders_in_use_or_of_another_run_are_refused(tmp_path: Path) -> None:
         trainer(tmp_path / "run").run()
     with pytest.raises(MetaTrainingError, match="another config"):
         trainer(tmp_path / "run", replace(CONFIG, seed=2)).run(resume=True)
+    with pytest.raises(MetaTrainingError, match="another data"):
+        MetaTrainer(PriorFamily(max_classes=2), SMALL, CONFIG, tmp_path / "run").run(resume=True)
+    with pytest.raises(MetaTrainingError, match="another validation"):
+        trainer(tmp_path / "run", validation=wine_validation()).run(resume=True)
     with pytest.raises(MetaTrainingError, match="no checkpoint"):
         trainer(tmp_path / "empty").run(resume=True)
     with FileLock(tmp_path / "run" / "lock"), pytest.raises(MetaTrainingError, match="in use"):
         trainer(tmp_path / "run").run(resume=True)
     (tmp_path / "run" / "checkpoint.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{}")
     with pytest.raises(MetaTrainingError, match="cannot be read"):
+        trainer(tmp_path / "run").run(resume=True)
+    (tmp_path / "run" / "config.json").write_text("{")
+    with pytest.raises(MetaTrainingError, match=r"config\.json cannot be read"):
         trainer(tmp_path / "run").run(resume=True)
     with pytest.raises(MetaTrainingError, match="steps or minutes"):
         trainer(tmp_path / "x", replace(CONFIG, steps=None))
@@ -259,6 +277,8 @@ def test_command_meta_trains_on_a_users_tables(tmp_path: Path) -> None:
         ({"tasks": []}, TableError, "--tasks is empty"),
         ({"tasks": ["nowhere.csv"]}, TableError, "no such file"),
         ({"tasks": ["prior"], "models": ["forest"]}, MetaTrainingError, "forest: choose from"),
+        ({"tasks": ["prior", "nowhere.csv"]}, TableError, "no such file"),
+        ({"tasks": ["prior"], "seed": -1}, MetaTrainingError, "--seed -1"),
         ({"tasks": ["prior"], "steps": 0}, MetaTrainingError, "--steps 0"),
         ({"tasks": ["prior"], "minutes": -1}, MetaTrainingError, "--minutes -1"),
         ({"tasks": ["prior"], "patience": 0}, MetaTrainingError, "--patience 0: it must"),
@@ -270,6 +290,75 @@ def test_command_meta_trains_on_a_users_tables(tmp_path: Path) -> None:
 def test_bad_options_are_named(tmp_path: Path, options: dict, error, message: str) -> None:
     with pytest.raises(error, match=message):
         run_meta_training(out=tmp_path / "run", **options)
+
+
+def wine_validation() -> MetaValidation:
+    return MetaValidation(
+        [encode_source(builtin_table("wine"))], ("soft_tree",), rows=(16,), steps=3, seeds=1
+    )
+
+
+def test_a_validation_full_of_nan_is_the_worst_and_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trainer(tmp_path / "run", validation=wine_validation())
+    run.out.mkdir()
+    run.validation.control_losses()
+    monkeypatch.setattr(
+        "denograd.meta.validation.run_episode",
+        lambda episode, denoiser: torch.full((len(episode),), torch.nan),
+    )
+    run._validate(lambda name, value: None)
+    assert run.progress.history[-1]["worst"] > 50
+    run.progress.best = None
+    run.progress.history = [{"ratio": float("nan"), "step": 1}] * 3
+    run.config = replace(CONFIG, patience=2)
+    assert run.stopped_early()
+
+
+def test_a_signal_in_the_middle_of_a_step_is_not_lost(tmp_path: Path) -> None:
+    run = trainer(tmp_path / "run", replace(CONFIG, steps=1000))
+    add_up = run.processes.sum
+
+    def interrupted(values: torch.Tensor) -> torch.Tensor:
+        total = add_up(values)
+        if run.progress.step == 3 and not run._signalled:
+            signal.raise_signal(signal.SIGTERM)
+        return total
+
+    run.processes.sum = interrupted
+    assert run.run().step == 4
+    assert run.interrupted
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"warm_up": 0}, "warm_up=0; it must be a whole number of at least 1"),
+        ({"validate_every": 0}, "validate_every=0"),
+        ({"seed": -1}, "seed=-1"),
+        ({"hidden": 2.5}, "hidden=2.5"),
+        ({"patience": 0}, "patience=0; it must be above 0, or None"),
+        ({"clip": 0.0}, "clip=0.0"),
+        ({"explosion": float("inf")}, "explosion=inf"),
+        ({"learning_rate": -1.0}, "learning_rate=-1.0"),
+        ({"average": 1.0}, "average=1.0"),
+    ],
+)
+def test_bad_configurations_are_named(changes: dict, message: str) -> None:
+    with pytest.raises(MetaTrainingError, match=message):
+        replace(CONFIG, **changes)
+
+
+def test_a_family_that_runs_dry_ends_with_an_error_and_a_checkpoint(tmp_path: Path) -> None:
+    class Dry(PriorFamily):
+        def draw(self, rng, rows, test_rows, max_features):
+            raise ValueError("no task left")
+
+    run = trainer(tmp_path / "run", replace(CONFIG, steps=8))
+    with pytest.raises(MetaTrainingError, match="meta-step 1: no task left"):
+        run.run(listener=lambda progress, figures: setattr(run, "family", Dry()))
+    assert trainer(tmp_path / "run", replace(CONFIG, steps=8)).run(resume=True).step == 8
 
 
 def test_early_stop_waits_for_its_patience(tmp_path: Path) -> None:
@@ -321,8 +410,6 @@ def test_view_shows_what_matters(tmp_path: Path) -> None:
 
 
 def test_tensorboard_log_has_the_figures(tmp_path: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     validation = MetaValidation(
         [encode_source(builtin_table("wine"))], ("soft_tree",), rows=(16,), steps=3, seeds=1
     )
@@ -335,6 +422,28 @@ def test_tensorboard_log_has_the_figures(tmp_path: Path) -> None:
     assert {"validation/ratio", "validation/wins", "validation/by_model/soft_tree"} <= names
     assert [e.step for e in log.Scalars("train/meta_loss")] == [1, 2, 3, 4, 5, 6]
     assert [e.step for e in log.Scalars("validation/ratio")] == [3, 6]
+
+
+@pytest.mark.parametrize("engine", ["torchopt", "higher"])
+def test_every_engine_trains_as_the_batched_one(tmp_path: Path, engine: str) -> None:
+    """The same episodes, reparametrised ones among them, to single precision."""
+    distribution = replace(SMALL, rescale=1.0, steps=(3, 3))
+    config, weights = replace(CONFIG, steps=2, truncation=Truncation((2, 2))), {}
+    for name in ("batched", engine):
+        chosen = replace(config, engine=name)
+        run = MetaTrainer(PriorFamily(), distribution, chosen, tmp_path / name)
+        run.run()
+        weights[name] = torch.cat([p.detach().flatten() for p in run.denoiser.parameters()])
+    torch.testing.assert_close(weights[engine], weights["batched"], rtol=1e-3, atol=1e-5)
+
+
+def test_a_table_with_one_rare_case_is_left_out_before_training(tmp_path: Path) -> None:
+    rows = pd.DataFrame({"a": np.linspace(0, 1, 60000) ** 2, "y": ["no"] * 60000})
+    rows.loc[[5, 9], "y"] = "yes"
+    rows.to_csv(tmp_path / "rare.csv", index=False)
+    with pytest.raises(TableError, match=r"rare: of 100 draws of 16 rows none"):
+        run_meta_training(tasks=[str(tmp_path)], out=tmp_path / "run", steps=1)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("estimator", ["full", "es", "pes"])

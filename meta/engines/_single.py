@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from denograd.denoisers import Context, Denoiser, Layout, State
@@ -56,6 +57,25 @@ def task_rate(episode: Episode, schedule: Schedule | None, index: int, step: int
     return rate * (factor[index, 0] if isinstance(factor, Tensor) else factor)
 
 
+def class_scores(model: nn.Module, episode: Episode, index: int, x: Tensor) -> Tensor:
+    """What a task's model says of rows, ``(b, F)`` to ``(b, C)``; units as the episode's."""
+    inputs = x, episode.tasks.feature_mask[index], episode.tasks.class_mask[index]
+    if episode.scale is None:
+        scores: Tensor = model(*inputs)
+        return scores
+    named = dict(model.named_parameters())
+    parts = cut_up(episode.scale[index], episode.model.layout, list(named.values()))
+    scaled = [p * s for p, s in zip(named.values(), parts, strict=True)]
+    if hasattr(model, "fast_params"):
+        # A model that `higher` patched takes its parameters as an argument, and keeps them.
+        kept = model.fast_params
+        scores = model(*inputs, params=scaled)
+        model.fast_params = kept
+    else:
+        scores = functional_call(model, dict(zip(named, scaled, strict=True)), inputs)
+    return scores
+
+
 def micro_losses(model: nn.Module, episode: Episode, index: int, step: int) -> list[Tensor]:
     """Mean loss of each micro-batch of one task, ``micro`` times ``()``, from one forward pass.
 
@@ -65,7 +85,7 @@ def micro_losses(model: nn.Module, episode: Episode, index: int, step: int) -> l
     """
     rows, tasks = episode.batches[step, index], episode.tasks
     x, y = tasks.x_train[index][rows], tasks.y_train[index][rows]
-    scores = model(x, tasks.feature_mask[index], tasks.class_mask[index])
+    scores = class_scores(model, episode, index, x)
     losses = F.cross_entropy(scores, y, reduction="none")
     return list(losses.reshape(episode.micro, -1).mean(1).unbind(0))
 
@@ -77,7 +97,7 @@ def held_out_loss(model: nn.Module, episode: Episode, index: int) -> Tensor:
     x, y = tasks.x_test[index][real], tasks.y_test[index][real]
     was_training = model.training
     model.eval()
-    scores = model(x, tasks.feature_mask[index], tasks.class_mask[index])
+    scores = class_scores(model, episode, index, x)
     model.train(was_training)
     return F.cross_entropy(scores, y)
 

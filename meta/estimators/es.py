@@ -8,7 +8,13 @@ from denograd.denoisers import WienerDenoiser
 from denograd.meta.engines import Engine
 from denograd.meta.episode import Episode
 from denograd.meta.estimators._base import MetaLoss, TaskGradients, check_cuts
-from denograd.meta.estimators.perturb import antithetic, check_strategy, differences, draw
+from denograd.meta.estimators.perturb import (
+    antithetic,
+    check_strategy,
+    differences,
+    draw,
+    generators,
+)
 
 
 class EvolutionStrategies:
@@ -50,10 +56,10 @@ class EvolutionStrategies:
     ) -> TaskGradients:
         """The estimate for each task; see `Estimator`. The cuts make no difference."""
         check_cuts(cuts, episode.steps)
-        generator = torch.Generator().manual_seed(seed)
+        each = generators(episode, seed)
         shares, total = loss.shares(episode.steps), []
         for _ in range(self.pairs):
-            noise = draw(denoiser, len(episode), self.sigma, generator)
+            noise = draw(denoiser, self.sigma, each)
             losses, final = [], []
             for weights in antithetic(denoiser, noise):
                 state = engine.start(episode, weights)

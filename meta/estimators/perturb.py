@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from denograd.denoisers import WienerDenoiser
+from denograd.meta.episode import Episode
 from denograd.meta.weights import TaskWeights
 
 
@@ -20,17 +22,26 @@ def check_strategy(owner: str, sigma: float, pairs: int) -> None:
         raise ValueError(f"{owner}: pairs={pairs!r}; it must be a whole number of at least 1")
 
 
+def generators(episode: Episode, seed: int) -> list[torch.Generator]:
+    """One for each task, which depends on the task's number and not on who runs it."""
+    numbers = range(episode.offset, episode.offset + len(episode))
+    states = [np.random.SeedSequence([seed, number]).generate_state(1) for number in numbers]
+    return [torch.Generator().manual_seed(int(state[0])) for state in states]
+
+
 def draw(
-    denoiser: WienerDenoiser, tasks: int, sigma: float, generator: torch.Generator
+    denoiser: WienerDenoiser, sigma: float, each: Sequence[torch.Generator]
 ) -> dict[str, Tensor]:
     """Gaussian perturbations of each weight for each task, ``(T, *shape)``.
 
     Drawn on the host, so that a seed means the same on every device.
     """
+    drawn: dict[str, list[Tensor]] = {name: [] for name, _ in denoiser.named_parameters()}
+    for generator in each:
+        for name, p in denoiser.named_parameters():
+            drawn[name].append(torch.randn(p.shape, generator=generator, dtype=p.dtype))
     return {
-        name: (sigma * torch.randn(tasks, *p.shape, generator=generator, dtype=p.dtype)).to(
-            p.device
-        )
+        name: (sigma * torch.stack(drawn[name])).to(p.device)
         for name, p in denoiser.named_parameters()
     }
 

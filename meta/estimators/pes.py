@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,13 @@ from denograd.meta.engines import Engine
 from denograd.meta.episode import Episode
 from denograd.meta.estimators._base import MetaLoss, TaskGradients, check_cuts
 from denograd.meta.estimators.es import average
-from denograd.meta.estimators.perturb import antithetic, check_strategy, differences, draw
+from denograd.meta.estimators.perturb import (
+    antithetic,
+    check_strategy,
+    differences,
+    draw,
+    generators,
+)
 
 
 @dataclass
@@ -41,8 +48,10 @@ class PersistentES:
 
         g = sum over stretches k of  xi_k (L_k(+) - L_k(-)) / (2 sigma^2),  xi_k = e_1 + ... + e_k
 
-    `__call__` runs an episode from beginning to end. `stretch` runs one stretch, for those
-    who want to change the weights between stretches.
+    `__call__`, which the trainer uses, runs an episode from beginning to end with the same
+    weights and costs what `EvolutionStrategies` cost; what it gains is variance, since the
+    perturbations of different stretches are independent. `stretch` runs one stretch, for
+    those who want to change the weights between stretches, as the paper does.
 
     Args:
         sigma: standard deviation of the perturbations, in units of the weights.
@@ -73,14 +82,14 @@ class PersistentES:
         *,
         until: int,
         engine: Engine,
-        generator: torch.Generator,
+        each: Sequence[torch.Generator],
     ) -> TaskGradients:
         """Go on to a number of steps done; the estimate from the losses on the way.
 
-        ``particles`` is changed in place. `TaskGradients.final` is the last loss taken on
-        the way, NaN where none was.
+        ``particles`` is changed in place; ``each`` is a generator for each task.
+        `TaskGradients.final` is the last loss taken on the way, NaN where none was.
         """
-        noise = draw(denoiser, len(episode), self.sigma, generator)
+        noise = draw(denoiser, self.sigma, each)
         particles.met = {k: particles.met[k] + v for k, v in noise.items()}
         shares, losses, final = loss.shares(episode.steps), [], []
         for i, weights in enumerate(antithetic(denoiser, noise)):
@@ -114,7 +123,7 @@ class PersistentES:
     ) -> TaskGradients:
         """The estimate for each task; see `Estimator`."""
         check_cuts(cuts, episode.steps)
-        generator = torch.Generator().manual_seed(seed)
+        each = generators(episode, seed)
         total = []
         for _ in range(self.pairs):
             particles = self.begin(denoiser, episode, engine)
@@ -126,7 +135,7 @@ class PersistentES:
                     particles,
                     until=end,
                     engine=engine,
-                    generator=generator,
+                    each=each,
                 )
                 for end in cuts
             ]
