@@ -217,8 +217,8 @@ def _sources(tasks: list[str], target: str | None, console: Console) -> list[Sou
         if not lends_tasks(source):
             sources.remove(source)
             errors[source.name] = (
-                f"{source.name}: of {TRIALS} draws of 16 rows none has two classes and a column "
-                "that varies, and leaves 20 rows to judge by; it is too small, or one class too rare"
+                f"{source.name}: of {TRIALS} draws of 16 rows none has two classes, a column that "
+                "varies and 20 rows left to judge by; it is too small, or one class too rare"
             )
     if not sources:
         raise TableError("\n  ".join(errors.values()))

@@ -298,17 +298,15 @@ class MetaTrainer:
         self._signalled = True
 
     def _describe(self) -> dict[str, Any]:
+        # A longer run may go on from a shorter one, and its command says so.
         described = {
-            "config": asdict(self.config),
+            "config": {**asdict(self.config), "steps": None, "minutes": None},
             "distribution": asdict(self.distribution),
             "loss": asdict(self.loss),
-            "card": self.card,
+            "card": {k: v for k, v in self.card.items() if k != "command"},
             "data": self.family.fingerprint(),
             "validation": self.validation.fingerprint() if self.validation else None,
         }
-        # A longer run may go on from a shorter one, and its command says so.
-        described["config"].update(steps=None, minutes=None)
-        described["card"] = {k: v for k, v in self.card.items() if k != "command"}
         return dict(json.loads(json.dumps(described)))
 
     def _open(self, resume: bool) -> None:
