@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from denograd.baselines import BaselineError, control_settings
 from denograd.data import TableError, TableWarning
 from denograd.meta.episode import EpisodeDistribution
 from denograd.meta.family import (
@@ -27,9 +26,9 @@ from denograd.meta.family import (
 from denograd.meta.processes import Processes
 from denograd.meta.tables import SourceTable, load_sources
 from denograd.meta.trainer import MetaTrainer, MetaTrainingError, TrainerConfig
-from denograd.meta.validation import MetaValidation
+from denograd.meta.validation import MetaValidation, judging_models
 from denograd.meta.view import View
-from denograd.models.registry import MODEL_NAMES
+from denograd.models.registry import KNOWN_MODELS, MODEL_NAMES
 
 VALIDATION_SHARE = 0.25
 """Share of a user's tables that is kept for meta-validation, if there are four or more."""
@@ -164,10 +163,10 @@ def _check(
     tasks: int,
     rows: int,
 ) -> None:
-    unknown = [name for name in models if name not in MODEL_NAMES]
+    unknown = [name for name in models if name not in KNOWN_MODELS]
     if unknown or not models:
         raise MetaTrainingError(
-            f"--models {','.join(models) or '(empty)'}: choose from {', '.join(MODEL_NAMES)}"
+            f"--models {','.join(models) or '(empty)'}: choose from {', '.join(KNOWN_MODELS)}"
         )
     for name, value in {"minutes": minutes, "steps": steps, "patience": patience}.items():
         if value is not None and value <= 0:
@@ -248,7 +247,14 @@ def _validation(
             style="yellow",
         )
         return None
-    validation = MetaValidation(tables, models, seeds=1)
+    judges = judging_models(models)
+    unseen = [name for name in judges if name not in models]
+    console.print(
+        f"meta-validation: {', '.join(judges)} on {len(tables)} tables that are not trained on"
+        + (f"; {', '.join(unseen)} not trained on either" if unseen else ""),
+        highlight=False,
+    )
+    validation = MetaValidation(tables, judges, seeds=1)
     if not validation.cells:
         console.print(
             "note: the tables kept for meta-validation have fewer than 116 rows; the last "
@@ -256,9 +262,4 @@ def _validation(
             style="yellow",
         )
         return None
-    try:
-        for name in models:
-            control_settings(name, validation.steps, rows=1)
-    except BaselineError as error:
-        raise MetaTrainingError(str(error)) from error
     return validation

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from denograd.meta.architectures import describe, draw_model
 from denograd.meta.batched import BatchedModel
 from denograd.meta.family import TaskFamily
 from denograd.meta.task import TaskBatch
-from denograd.models import FeatureAttention, SoftTree, TabularModel
+from denograd.models import TabularModel
 
 
 @dataclass(frozen=True)
@@ -148,29 +149,6 @@ def draw_batches(
         drawn[i] = rng.permuted(stream, axis=1).reshape(-1)[: steps * batch_size]
     stacked = drawn.reshape(len(rows), steps, batch_size).swapaxes(0, 1)
     return torch.from_numpy(np.ascontiguousarray(stacked))
-
-
-def draw_model(rng: np.random.Generator, name: str, width: int, classes: int) -> TabularModel:
-    """An architecture of a random size.
-
-    Raises:
-        ValueError: the name is not ``soft_tree`` or ``attention``.
-    """
-    if name == "soft_tree":
-        return SoftTree(width, classes, depth=int(rng.choice([2, 3, 3, 3, 4, 5])))
-    if name == "attention":
-        size = int(rng.choice([4, 8, 8, 12, 16]))
-        return FeatureAttention(width, classes, width=size, heads=int(rng.choice([1, 2, 2, 4])))
-    raise ValueError(f"draw_model: name={name!r}; use 'soft_tree' or 'attention'")
-
-
-def describe(model: TabularModel) -> str:
-    """The architecture in a few words."""
-    if isinstance(model, SoftTree):
-        return f"soft tree of depth {model.depth}"
-    if isinstance(model, FeatureAttention):
-        return f"attention of width {model.width}, {model.heads} heads"
-    return type(model).__name__
 
 
 def log_uniform(rng: np.random.Generator, bounds: tuple[float, float]) -> float:

@@ -148,7 +148,7 @@ class TableFamily:
                 width = np.exp(rng.uniform(np.log(low), np.log(n_features)))
                 n_features = round(width)
             n_features = min(n_features, max_features)
-            x = x[:, rng.permutation(x.shape[1])[:n_features]]
+            x = x[:, draw_columns(rng, x.shape[1], n_features, table.ordered)]
         n_classes = int(y.max()) + 1
         varies = np.ptp(x[:rows], axis=0).max() > 1e-3
         if n_classes < 2 or len(np.unique(y[:rows])) < 2 or not varies:
@@ -160,6 +160,23 @@ class TableFamily:
                 return None
         x64 = x.astype(np.float64)
         return make_task(table.name, x64[:rows], y[:rows], x64[rows:], y[rows:], n_classes)
+
+
+def draw_columns(
+    rng: np.random.Generator, columns: int, count: int, ordered: bool
+) -> NDArray[np.int64]:
+    """Some columns in any order; of a series, a stretch of it, thinned out evenly.
+
+    Example:
+        >>> chosen = draw_columns(np.random.default_rng(0), 100, 5, ordered=True)
+        >>> len(np.unique(chosen)), bool((np.diff(chosen) > 0).all())
+        (5, True)
+    """
+    if not ordered:
+        return rng.permutation(columns)[:count]
+    stride = int(rng.integers(1, max(1, columns // count) + 1))
+    start = int(rng.integers(columns - (count - 1) * stride))
+    return start + stride * np.arange(count)
 
 
 def lends_tasks(table: SourceTable, rows: int = 16) -> bool:

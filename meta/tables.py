@@ -21,11 +21,13 @@ class SourceTable:
         columns: ``(rows, features)``, encoded as the evaluation encodes training rows. A
             draw standardises its own training rows anew.
         labels: ``(rows,)``, classes ``0..n_classes-1``.
+        ordered: whether the columns are the steps of a series, which draws leave in order.
     """
 
     name: str
     columns: NDArray[np.float32]
     labels: NDArray[np.int64]
+    ordered: bool = False
 
     @property
     def n_classes(self) -> int:
@@ -33,14 +35,18 @@ class SourceTable:
         return int(self.labels.max()) + 1
 
 
-def encode_source(table: Table) -> SourceTable:
+def encode_source(table: Table, ordered: bool = False) -> SourceTable:
     """Encode a table for meta-training.
+
+    Args:
+        table: the table.
+        ordered: whether its columns are the steps of a series.
 
     Raises:
         TableError: no column of it can be used.
     """
     encoder = Encoder(plan_columns(table)).fit(table.features)
-    return SourceTable(table.name, encoder.transform(table.features), table.codes)
+    return SourceTable(table.name, encoder.transform(table.features), table.codes, ordered)
 
 
 def load_sources(
@@ -75,7 +81,7 @@ def fingerprint_tables(tables: Sequence[SourceTable]) -> str:
     """A hash of names, numbers and labels, in their order."""
     digest = hashlib.sha256()
     for table in tables:
-        digest.update(f"{table.name} {table.columns.shape} ".encode())
+        digest.update(f"{table.name} {table.columns.shape} {table.ordered} ".encode())
         digest.update(np.ascontiguousarray(table.columns).tobytes())
         digest.update(np.ascontiguousarray(table.labels).tobytes())
     return digest.hexdigest()

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from denograd.baselines import control_settings, schedule_factor
+from denograd.baselines import control_settings, read_control, schedule_factor
 from denograd.denoisers import Denoiser, IdentityDenoiser
 from denograd.meta.engines import run_episode
 from denograd.meta.episode import Episode, assemble_episode
@@ -48,6 +48,29 @@ WORST = 100.0
 def bounded(losses: Tensor) -> Tensor:
     """Losses that can be averaged, whatever became of a run."""
     return losses.nan_to_num(nan=WORST, posinf=WORST).clamp(max=WORST)
+
+
+_WIDE = 64
+"""Columns of a wide table."""
+
+UNSEEN = "prototype_net"
+"""The architecture that judges denoisers that were trained on others."""
+
+
+def judging_models(trained: Sequence[str]) -> tuple[str, ...]:
+    """Architectures to judge a denoiser by: trained ones, and one that it has never seen.
+
+    Those without a tuned control judge nothing, for there is nothing to compare with.
+
+    Args:
+        trained: names of the models that are meta-trained on.
+
+    Example:
+        >>> judging_models(["soft_tree", "attention"])
+        ('soft_tree', 'attention', 'prototype_net')
+    """
+    tuned = {entry.model for entry in read_control()}
+    return tuple(name for name in dict.fromkeys((*trained, UNSEEN)) if name in tuned)
 
 
 class MetaValidation:
@@ -107,11 +130,18 @@ class MetaValidation:
                 if task is not None:
                     drawn.append(task)
                     break
-        if not drawn:
-            return
-        tasks = TaskBatch.stack(drawn)
+        # Stacked with narrow tables, one that is wide would be paid for by all.
+        for group in (
+            [task for task in drawn if task.x_train.shape[1] <= _WIDE],
+            [task for task in drawn if task.x_train.shape[1] > _WIDE],
+        ):
+            if group:
+                tasks = TaskBatch.stack(group)
+                self.cells.append((name, rows, self._episode(name, rows, rng, tasks)))
+
+    def _episode(self, name: str, rows: int, rng: np.random.Generator, tasks: TaskBatch) -> Episode:
         batch_size, ones = min(32, rows), torch.ones(len(tasks))
-        episode = assemble_episode(
+        return assemble_episode(
             rng,
             tasks,
             make_model(name, tasks.x_train.shape[-1], int(tasks.classes.max())),
@@ -123,7 +153,6 @@ class MetaValidation:
             weight_decay=0.0,
             told=(torch.full((len(tasks),), float(self.noise)), ones, ones),
         )
-        self.cells.append((name, rows, episode))
 
     def _losses(
         self, run: Callable[[str, int, Episode], Tensor], processes: Processes

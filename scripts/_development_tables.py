@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from denograd.data import TableError, TableWarning, read_table
+from denograd.data import Table, TableError, TableWarning, read_table
 from denograd.meta.tables import SourceTable, encode_source
 
 SHOWN_BY_DEMO = frozenset(
@@ -17,30 +18,54 @@ SHOWN_BY_DEMO = frozenset(
 """Tables that `denograd demo` shows, or copies of them: never meta-trained on."""
 
 
-def classification_tables(data: Path, split: str) -> list[SourceTable]:
-    """The classification tables of one split, encoded.
+KINDS = {
+    "classes": ("binary", "multi"),
+    "series": ("ts-classification", "image-classification"),
+    "numbers": ("regression", "ts-regression"),
+}
+"""Kinds of tables, and what the catalogue calls their tasks."""
+
+
+def classification_tables(
+    data: Path, split: str, kinds: Sequence[str] = ("classes",)
+) -> list[SourceTable]:
+    """The tables of one split, encoded.
 
     Args:
         data: the folder that holds `catalog.csv` and the splits' folders.
         split: `meta_train`, `meta_validation` or `held_out`.
+        kinds: of `KINDS`: ``classes`` (tables with class labels), ``series`` (time series and
+            images with class labels, their columns in order) and ``numbers`` (tables whose
+            target is a number, cut at its median or its terciles by turns).
 
     Raises:
         TableError: none of them can be used.
     """
     catalog = pd.read_csv(data / "catalog.csv")
-    chosen = catalog[
-        catalog["file"].str.startswith(f"{split}/") & catalog["task"].isin(["binary", "multi"])
-    ]
-    sources = []
+    catalog = catalog[catalog["file"].str.startswith(f"{split}/")]
+    sources, cut = [], 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TableWarning)
-        for file in chosen["file"]:
-            if Path(file).stem in SHOWN_BY_DEMO:
-                continue
-            try:
-                sources.append(encode_source(read_table(data / file, "target")))
-            except TableError as error:
-                print(f"left out: {error}")
+        for kind in kinds:
+            for file in catalog["file"][catalog["task"].isin(KINDS[kind])]:
+                if Path(file).stem in SHOWN_BY_DEMO:
+                    continue
+                try:
+                    if kind == "numbers":
+                        cut += 1
+                        table = _cut(data / file, 2 + cut % 2)
+                    else:
+                        table = read_table(data / file, "target")
+                    sources.append(encode_source(table, ordered=kind == "series"))
+                except TableError as error:
+                    print(f"left out: {error}")
     if not sources:
-        raise TableError(f"{data}: no classification table of {split} can be used")
+        raise TableError(f"{data}: no table of {split} can be used")
     return sources
+
+
+def _cut(path: Path, count: int) -> Table:
+    """A table whose target is a number, with so many classes of about one size."""
+    frame = pd.read_parquet(path)
+    classes = pd.qcut(frame["target"], count, labels=False, duplicates="drop").astype(str)
+    return Table(path.stem, frame.drop(columns="target"), classes, path)

@@ -18,14 +18,15 @@ import time
 from pathlib import Path
 
 import torch
-from _development_tables import SHOWN_BY_DEMO, classification_tables
+from _development_tables import KINDS, SHOWN_BY_DEMO, classification_tables
 
 from denograd.denoisers import WienerDenoiser, load_denoiser
 from denograd.meta.episode import EpisodeDistribution
 from denograd.meta.family import MixedFamily, PriorFamily, TableFamily
 from denograd.meta.horizon import Curriculum, Truncation
 from denograd.meta.trainer import MetaTrainer, Progress, TrainerConfig
-from denograd.meta.validation import MetaValidation
+from denograd.meta.validation import MetaValidation, judging_models
+from denograd.models.registry import KNOWN_MODELS, MODEL_NAMES
 
 
 def main() -> None:
@@ -43,6 +44,13 @@ def main() -> None:
     parser.add_argument("--window", type=int, nargs=2, default=[60, 120], help="of truncation")
     parser.add_argument("--curriculum", type=float, default=0.0, help="share of growing horizons")
     parser.add_argument("--validate-every", type=int, default=250, help="in meta-steps")
+    parser.add_argument(
+        "--models", nargs="+", default=list(MODEL_NAMES), choices=KNOWN_MODELS, help="to train on"
+    )
+    parser.add_argument(
+        "--kinds", nargs="+", default=["classes"], choices=KINDS, help="of tables to train on"
+    )
+    parser.add_argument("--max-features", type=int, default=56, help="of the widest tasks")
     parser.add_argument("--from", dest="start", type=Path, help="weights to begin with")
     parser.add_argument("--resume", action="store_true")
     parser.add_argument(
@@ -52,12 +60,16 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    train = classification_tables(arguments.data, "meta_train")
-    validate = classification_tables(arguments.data, "meta_validation")
+    train = classification_tables(arguments.data, "meta_train", arguments.kinds)
+    judged = [kind for kind in arguments.kinds if kind != "numbers"]
+    validate = classification_tables(arguments.data, "meta_validation", judged)
     family = MixedFamily([(PriorFamily(), 0.5), (TableFamily(train), 0.5)])
     ablation: str | None = arguments.ablate
     distribution = EpisodeDistribution(
-        tasks=arguments.tasks, hide_noise=1.0 if ablation == "noise" else 0.15
+        models=tuple(arguments.models),
+        tasks=arguments.tasks,
+        max_features=arguments.max_features,
+        hide_noise=1.0 if ablation == "noise" else 0.15,
     )
     config = TrainerConfig(
         seed=arguments.seed,
@@ -77,6 +89,7 @@ def main() -> None:
         arguments.out,
         validation=MetaValidation(
             validate,
+            judging_models(arguments.models),
             seeds=1,
             noise=ablation != "noise",
         ),
