@@ -179,7 +179,11 @@ def meta_train(
         bool, typer.Option("--resume", help="Go on from the checkpoint in the folder.")
     ] = False,
     models: Annotated[
-        str, typer.Option(help="Models to meta-train on, with commas between.")
+        str,
+        typer.Option(
+            help="Models to meta-train on, with commas between: soft_tree, soft_forest, attention, "
+            "rule_net, additive_net, prototype_net, temporal_attention."
+        ),
     ] = "soft_tree,attention",
     estimator: Annotated[
         str, typer.Option(help="Of the meta-gradient: truncated, full, es or pes.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from typer.testing import CliRunner, Result
 import denograd
 from denograd import cli
 from denograd._console import repeat_flags
+from denograd.models.registry import KNOWN_MODELS
 
 QUICK = "--models soft_tree --optimizers adamw,sgd --sizes 16 --seeds 1 --steps 3 --jobs 1"
 
@@ -39,6 +41,11 @@ def test_help_has_examples(command: str) -> None:
     assert result.exit_code == 0
     assert "Examples" in result.output
     assert f"denograd {command}" in result.output
+
+
+def test_help_of_meta_train_names_every_model() -> None:
+    words = re.sub(r"[^a-z_]+", " ", run("meta-train", "--help").output).split()
+    assert set(KNOWN_MODELS) <= set(words)
 
 
 def test_version_and_module() -> None:
