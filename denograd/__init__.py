@@ -24,6 +24,7 @@ from denograd.denoisers import (
     save_denoiser,
 )
 from denograd.optimizer import DenoGrad
+from denograd.penalties import Decorrelation
 
 # In a checkout, meta/ and baselines/ stand beside this folder instead of inside it.
 _checkout = _Path(__file__).resolve().parent.parent
@@ -34,6 +35,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Context",
+    "Decorrelation",
     "DenoGrad",
     "Denoised",
     "Denoiser",

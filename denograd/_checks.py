@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from denograd.penalties import Penalty
 
 
 def check_base(base: object) -> Optimizer:
@@ -61,6 +64,29 @@ def check_model(model: object, base: Optimizer) -> nn.Module | None:
             "model whose parameters the base optimizer was made with"
         )
     return model
+
+
+def check_penalties(penalties: object, model: nn.Module | None) -> tuple[Penalty, ...]:
+    """Return the penalties, or raise if they are none or there is no model to look at."""
+    if isinstance(penalties, Penalty) or not isinstance(penalties, Sequence):
+        raise TypeError(
+            f"DenoGrad: penalties is a {type(penalties).__name__}; it must be a list of "
+            "penalties, such as [denograd.penalties.Decorrelation(weight=0.1)]"
+        )
+    for penalty in penalties:
+        if not isinstance(penalty, Penalty):
+            raise TypeError(
+                f"DenoGrad: penalties holds a {type(penalty).__name__}; it must hold penalties, "
+                "such as denograd.penalties.Decorrelation(weight=0.1)"
+            )
+    if len({id(penalty) for penalty in penalties}) < len(penalties):
+        raise ValueError("DenoGrad: penalties holds the same penalty twice; make one for each use")
+    if penalties and model is None:
+        raise ValueError(
+            "DenoGrad: penalties without model=; give the model whose hidden values the penalties "
+            "look at"
+        )
+    return tuple(penalties)
 
 
 def parameter_names(groups: list[dict[str, Any]], model: nn.Module | None) -> dict[Tensor, str]:

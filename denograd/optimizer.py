@@ -13,14 +13,22 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from denograd._checkpoint import cloned, pack, unpack
-from denograd._checks import check_base, check_count, check_model, check_parameters, parameter_names
+from denograd._checks import (
+    check_base,
+    check_count,
+    check_model,
+    check_parameters,
+    check_penalties,
+    parameter_names,
+)
 from denograd._engine import Engine, Run, Work
 from denograd._flat import active_parameters
 from denograd.audit import AuditLog
 from denograd.denoisers import Denoiser, IdentityDenoiser, resolve_denoiser
 from denograd.noise import NoiseCapture
+from denograd.penalties import Penalty, PenaltyWatch
 
-_CARRIED = ("base", "audit", "_model", "_total_steps", "_dataset_size")
+_CARRIED = ("base", "audit", "penalties", "_model", "_total_steps", "_dataset_size")
 """Attributes that a copy or a pickle takes along as they are."""
 
 
@@ -53,13 +61,17 @@ class DenoGrad(Optimizer):
             of the batch.
         total_steps: steps the whole run will take, if known.
         dataset_size: rows of the training set, if known.
+        penalties: terms of the loss, each with a weight, whose gradients are added during
+            the backward pass (`denograd.penalties`); they need ``model``.
 
     Raises:
         TypeError: ``base`` is no optimizer or evaluates the loss several times a step
             (`torch.optim.LBFGS`), is a DenoGrad itself, or has complex parameters;
-            ``model`` is no module.
+            ``model`` is no module; ``penalties`` holds something else.
         ValueError: ``model`` shares no parameter with ``base``; ``base`` is
-            differentiable; a count is not a whole number of at least 1.
+            differentiable; a count is not a whole number of at least 1; there are penalties
+            but no ``model``, or a group with ``maximize=True``, or a penalty finds nothing
+            to look at in the model.
 
     Example:
         >>> model = nn.Linear(3, 1)
@@ -79,6 +91,7 @@ class DenoGrad(Optimizer):
         model: nn.Module | None = None,
         total_steps: int | None = None,
         dataset_size: int | None = None,
+        penalties: Sequence[Penalty] = (),
     ) -> None:
         if isinstance(base, DenoGrad):
             raise TypeError("DenoGrad: base is a DenoGrad already; wrap its base optimizer instead")
@@ -87,9 +100,11 @@ class DenoGrad(Optimizer):
         self.dataset_size = dataset_size
         self._model = check_model(model, base)
         check_parameters(self.param_groups, self._model)
+        self.penalties = check_penalties(penalties, model)
         self.audit = AuditLog()
         self._engine = Engine(resolve_denoiser(denoiser))
         self._begin()
+        self.attach_penalties(model)
         self.attach_capture(model)
 
     def _begin(self) -> None:
@@ -100,6 +115,7 @@ class DenoGrad(Optimizer):
         self._warned_capturable_if_run_uncaptured = True
         self._patch_step_function()
         self._capture: NoiseCapture | None = None
+        self._watch: PenaltyWatch | None = None
 
     # What belongs to the base.
 
@@ -130,7 +146,9 @@ class DenoGrad(Optimizer):
         self.base.add_param_group(param_group)
         try:
             check_parameters(self.param_groups, self._model)
-        except (TypeError, RuntimeError):
+            if self._watch is not None:
+                self._watch.check_groups()
+        except (TypeError, RuntimeError, ValueError):
             self.base.param_groups.pop()
             raise
         if self._capture is not None:
@@ -197,6 +215,34 @@ class DenoGrad(Optimizer):
             self._capture.detach()
         self._capture = None
 
+    def attach_penalties(self, model: nn.Module | None) -> None:
+        """Let the penalties join the backward passes of a model from now on.
+
+        Args:
+            model: the model that owns the parameters.
+
+        Raises:
+            ValueError: there are penalties but no model; a penalty finds nothing to look at
+                in it, or works for another optimizer; a group maximizes.
+        """
+        check_penalties(self.penalties, check_model(model, self.base))
+        self.detach_penalties()
+        if self.penalties and model is not None:
+            self._watch = PenaltyWatch(self.penalties, model, self.base)
+
+    def detach_penalties(self) -> None:
+        """Take the hooks of the penalties off the model; losses are plain from now on."""
+        if self._watch is not None:
+            self._watch.detach()
+        self._watch = None
+
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """False; `torch.amp.GradScaler.step` asks, which is how a scaled loss shows."""
+        if self._watch is not None:
+            self._watch.scaler_steps()
+        return False
+
     # The step.
 
     @overload
@@ -216,7 +262,8 @@ class DenoGrad(Optimizer):
 
         Raises:
             TypeError: a parameter is complex.
-            RuntimeError: a gradient is sparse.
+            RuntimeError: a gradient is sparse, or a penalty has a `torch.amp.GradScaler` that
+                does not take the step.
             ValueError: the denoiser returned a tensor of the wrong shape.
         """
         loss: float | None = None
@@ -228,6 +275,8 @@ class DenoGrad(Optimizer):
         return loss
 
     def _step(self) -> None:
+        if self._watch is not None:
+            self._watch.before_step()
         active = active_parameters(self.param_groups, self._model)
         work: list[Work] = []
         audited = self.audit.due(self._engine.steps)
@@ -323,6 +372,7 @@ class DenoGrad(Optimizer):
             "fallbacks": self.fallbacks,
             "pieces": {p: cloned(piece) for p, piece in self._engine.pieces().items()},
             "captures": self._capture is not None,
+            "penalized": None if self._watch is None else self._watch.model,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -330,16 +380,22 @@ class DenoGrad(Optimizer):
         self._engine = Engine(state["denoiser"])
         self._engine.restart(state["steps"], state["fallbacks"], state["pieces"])
         self._begin()
+        penalized: nn.Module | None = state["penalized"]
         # A model that holds its optimizer is copied around it, and is not whole yet.
-        if self._model is not None and "_modules" not in self._model.__dict__:
+        models = [model for model in (self._model, penalized) if model is not None]
+        if any("_modules" not in model.__dict__ for model in models):
             warnings.warn(
                 "DenoGrad: the copy is part of its own model; call attach_capture(model) on "
-                "it to measure noise within the batch",
+                "it to measure noise within the batch"
+                + (", and attach_penalties(model)" if self.penalties else ""),
                 UserWarning,
                 stacklevel=2,
             )
             self._model = None
-        elif state["captures"]:
+            return
+        if penalized is not None:
+            self.attach_penalties(penalized)
+        if state["captures"]:
             self.attach_capture(self._model)
 
     def _parameters(self) -> list[Tensor]:

@@ -28,6 +28,16 @@ def check_sizes(owner: str, **sizes: int | None) -> None:
             )
 
 
+def check_floating(owner: str, x: Tensor) -> None:
+    """Raise a `ValueError` that names ``x`` if it is no tensor of floating type."""
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(
+            f"{owner}: x is of type {kind}; it must be a tensor of a floating type, such as "
+            "x.float() or torch.tensor(x, dtype=torch.float32)"
+        )
+
+
 class TabularModel(nn.Module, ABC):
     """A model of rows of features that names what it looked at.
 
@@ -38,6 +48,10 @@ class TabularModel(nn.Module, ABC):
     Tasks of different width are stacked by padding: ``feature_mask`` ``(F,)`` and
     ``class_mask`` ``(n_outputs,)``, boolean, say which features and classes are real. The
     parameters of padding keep a gradient of zero.
+
+    ``x`` must be of a floating type. NaN in a row is not looked for: it becomes NaN in the
+    row's output (and, in training, in the loss), so fill gaps beforehand, as the estimators of
+    `denograd.estimators` do.
     """
 
     n_features: int
@@ -70,6 +84,7 @@ class TabularModel(nn.Module, ABC):
         return [{"params": list(self.parameters())}]
 
     def _check_input(self, x: Tensor) -> Tensor:
+        check_floating(type(self).__name__, x)
         if x.dim() != 2 or x.shape[-1] != self.n_features:
             raise ValueError(
                 f"{type(self).__name__}: x has shape {tuple(x.shape)}; it must be "

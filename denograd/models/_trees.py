@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -49,7 +50,7 @@ def check_depth(owner: str, depth: int) -> None:
 
 def check_temperature(owner: str, temperature: float) -> float:
     """The temperature as a float, or a `ValueError` if it is not a finite number above 0."""
-    number_like = isinstance(temperature, (int, float)) and not isinstance(temperature, bool)
+    number_like = isinstance(temperature, numbers.Real) and not isinstance(temperature, bool)
     if not number_like or not 0 < temperature < float("inf"):
         raise ValueError(f"{owner}: temperature={temperature!r}; it must be a number above 0")
     return float(temperature)

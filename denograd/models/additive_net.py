@@ -58,6 +58,8 @@ class AdditiveNet(TabularModel):
             self.pair_hidden = StackedLinear(len(self.pairs), 2, width)
             self.pair_output = StackedLinear(len(self.pairs), width, self.n_outputs, bias=False)
         self.bias = BroadcastParameter(self.n_outputs)
+        # Where hooks find the contributions.
+        self.parts = nn.Identity()
         index = torch.tensor(self.pairs, dtype=torch.long).reshape(-1, 2)
         self.register_buffer("_pair_index", index, persistent=False)
         self.reset_parameters()
@@ -104,7 +106,10 @@ class AdditiveNet(TabularModel):
             parts = torch.cat((parts, of_pairs), dim=-2)
             if feature_mask is not None:
                 real = torch.cat((feature_mask, self._pairs_of(feature_mask).all(-1)), dim=-1)
-        return parts if real is None else parts.masked_fill(~real.unsqueeze(-1), 0.0)
+        if real is not None:
+            parts = parts.masked_fill(~real.unsqueeze(-1), 0.0)
+        contributions: Tensor = self.parts(parts)
+        return contributions
 
     def forward(
         self, x: Tensor, feature_mask: Tensor | None = None, class_mask: Tensor | None = None

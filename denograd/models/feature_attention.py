@@ -65,6 +65,8 @@ class FeatureAttention(TabularModel):
         self.score = nn.Linear(width, heads, bias=False)
         self.value = nn.Linear(width, width)
         self.classifier = nn.Linear(heads * width, self.n_outputs)
+        # Where hooks find the weights.
+        self.attended = nn.Identity()
 
     def reset_parameters(self, fan_in: int | None = None) -> None:
         """Draw new initial weights.
@@ -80,8 +82,11 @@ class FeatureAttention(TabularModel):
         if feature_mask is not None:
             scores = scores.masked_fill(~feature_mask.unsqueeze(-1), HIDDEN)
         if self.normalize == "softmax":
-            return F.softmax(scores, dim=-2).transpose(-1, -2)
-        return normalized(scores.transpose(-1, -2), self.normalize)
+            weights = F.softmax(scores, dim=-2).transpose(-1, -2)
+        else:
+            weights = normalized(scores.transpose(-1, -2), self.normalize)
+        attended: Tensor = self.attended(weights)
+        return attended
 
     def attention(self, x: Tensor, feature_mask: Tensor | None = None) -> Tensor:
         """Weights over features, ``(batch, F)`` to ``(batch, H, F)``; they sum to 1."""

@@ -52,6 +52,8 @@ class PrototypeNet(TabularModel):
         self.relevance = BroadcastParameter(n_features)
         self.sharpness = BroadcastParameter(prototypes)
         self.components = BroadcastParameter(prototypes, self.n_outputs)
+        # Where hooks find the logarithms of the similarities.
+        self.nearness = nn.Identity()
         self.reset_parameters()
 
     def reset_parameters(self, fan_in: int | None = None) -> None:
@@ -108,7 +110,7 @@ class PrototypeNet(TabularModel):
         weight = F.softmax(scores, dim=-1).unsqueeze(-2)
         gap = (x.unsqueeze(-2) - self.centers(rows)).clamp(-_FAR, _FAR)
         distance: Tensor = (weight * gap.square()).sum(-1)
-        similarity: Tensor = -distance * F.softplus(self.sharpness(rows))
+        similarity: Tensor = self.nearness(-distance * F.softplus(self.sharpness(rows)))
         return similarity
 
     def similarities(self, x: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from denograd.models.layers import BroadcastParameter, Choice
 from denograd.models.rules import Condition, Rule, names_or_default, number, shortest, verdict
 
 _DECIMALS = 3
-"""Of the thresholds that the model runs with, so that they can be printed in full."""
+"""Of the thresholds that a model runs with at first, so that they can be printed in full."""
 
 
 class _Literals(NamedTuple):
@@ -36,11 +36,17 @@ class RuleNet(TabularModel):
     literal is handed to a continuous one, a mixture of ``sigmoid((x_j - t_jk) /
     temperature)`` of all literals, whose shares are a softmax.
 
-    Two things differ from the paper. There a rule may take any number of literals, each with
-    a weight that counts if it is above 0.5; here a rule has ``conditions`` places, and each
-    place chooses one literal, or none, so rules stay short (and on 64 rows of real tables
-    that predicted better). And the thresholds are learned, where theirs are fixed. Features
-    should be standardised: the first thresholds cut a normal distribution into equal parts.
+    Three things differ from the paper. There a rule may take any number of literals, each
+    with a weight that counts if it is above 0.5; here a rule has ``conditions`` places, and
+    each place chooses one literal, or none, so rules stay short (and on 64 rows of real tables
+    that predicted better). The thresholds are learned, where theirs are fixed. And the graft
+    is at each literal, before the product, where theirs is at the output of the logical
+    layers: the other literals of a rule count in its gradient with their discrete value. Mean
+    log loss on test rows after training on 64 rows, six seeds, grafted at the literal and at
+    the rule: wine 0.396 and 0.465, breast cancer 0.224 and 0.253, iris 0.321 and 0.328.
+
+    Features should be standardised: the first thresholds cut a normal distribution into equal
+    parts.
 
     `to_rules` gives the rules, and what they predict is what the model predicts.
 
@@ -66,6 +72,9 @@ class RuleNet(TabularModel):
         >>> bool((said.argmax(1) == model(x).argmax(1).numpy()).all())
         True
     """
+
+    decimals: int | None = _DECIMALS
+    """Places to which thresholds are rounded when they run; None: they run as they are."""
 
     def __init__(
         self,
@@ -122,8 +131,10 @@ class RuleNet(TabularModel):
         return [{"params": others}, {"params": choice, "denoise": False}]
 
     def _hard_thresholds(self, thresholds: Tensor) -> Tensor:
-        rounded = torch.round(thresholds.detach() * 10.0**_DECIMALS)
-        return rounded / 10.0**_DECIMALS
+        if self.decimals is None:
+            return thresholds.detach()
+        rounded = torch.round(thresholds.detach() * 10.0**self.decimals)
+        return rounded / 10.0**self.decimals
 
     def _literals(self, x: Tensor) -> _Literals:
         thresholds = self.thresholds(x.shape[0])
@@ -280,7 +291,9 @@ class RuleNet(TabularModel):
             if literal == 2 * half:
                 continue
             feature, level = divmod(literal % half, count)
-            value = float(f"{float(thresholds[feature, level]):.{_DECIMALS}f}")
+            value = float(thresholds[feature, level])
+            if self.decimals is not None:
+                value = float(f"{value:.{self.decimals}f}")
             # In a disjunction the opposite of what was chosen is what makes the rule hold.
             if (literal < half) != any_of:
                 limit = min if any_of else max

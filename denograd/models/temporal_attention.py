@@ -8,7 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from denograd.models._base import HIDDEN, TabularModel, check_sizes, hide_classes, shares
+from denograd.models._base import (
+    HIDDEN,
+    TabularModel,
+    check_floating,
+    check_sizes,
+    hide_classes,
+    shares,
+)
 from denograd.models._sparse import Normalizer, check_normalizer, normalized
 from denograd.models.feature_attention import check_heads
 
@@ -86,6 +93,8 @@ class TemporalAttention(TabularModel):
         self.score = nn.Linear(width, heads, bias=False)
         self.value = nn.Linear(width, width)
         self.classifier = nn.Linear(heads * width, self.n_outputs)
+        # Where hooks find the weights.
+        self.attended = nn.Identity()
         angle = 2 * math.pi * torch.arange(length).unsqueeze(-1) / torch.tensor(_PERIODS)
         positions = torch.cat((angle.sin(), angle.cos()), dim=-1)
         self.register_buffer("positions", positions, persistent=False)
@@ -101,6 +110,7 @@ class TemporalAttention(TabularModel):
 
     def _check_sequences(self, x: Tensor) -> Tensor:
         """Rows as ``(batch, N, L)``."""
+        check_floating("TemporalAttention", x)
         if x.dim() == 2 and x.shape[-1] == self.n_features:
             return x.reshape(-1, self.n_channels, self.length)
         if x.dim() != 3 or x.shape[1:] != (self.n_channels, self.length):
@@ -140,11 +150,14 @@ class TemporalAttention(TabularModel):
     def _weights(self, tokens: Tensor, step_mask: Tensor | None) -> Tensor:
         scores = self.score(torch.tanh(tokens)).transpose(-1, -2)
         if step_mask is None:
-            return normalized(scores, self.normalize)
-        mask = step_mask.unsqueeze(-2)
-        weights = normalized(scores.masked_fill(~mask, HIDDEN), self.normalize)
-        # A row without a real step would share its weight among padding.
-        return weights.masked_fill(~mask, 0.0)
+            weights = normalized(scores, self.normalize)
+        else:
+            mask = step_mask.unsqueeze(-2)
+            weights = normalized(scores.masked_fill(~mask, HIDDEN), self.normalize)
+            # A row without a real step would share its weight among padding.
+            weights = weights.masked_fill(~mask, 0.0)
+        attended: Tensor = self.attended(weights)
+        return attended
 
     def attention(self, x: Tensor, step_mask: Tensor | None = None) -> Tensor:
         """Weights over steps, which sum to 1; those of padded steps are exactly 0.
