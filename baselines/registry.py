@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict
+from importlib.metadata import version
 from typing import Any, NamedTuple
 
 import torch
@@ -13,76 +15,99 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from denograd.baselines.control import control_settings, read_control
+from denograd.baselines.cross_validation import (
+    FOLDS,
+    TrainingRows,
+    candidates,
+    cross_validate_adamw,
+)
+from denograd.baselines.denoising import DENOISING
 from denograd.baselines.errors import BaselineError
+from denograd.baselines.library import LIBRARY
+from denograd.baselines.rival import Rival, Settings, TwoStage, evaluating, import_extra
 from denograd.baselines.schedules import schedule_factor
+from denograd.baselines.tuned import RIVALS_FILE, read_tuned, tuned_settings
 from denograd.denoisers import read_card, resolve_denoiser
 from denograd.models import TabularModel
 
 CONTROL = "adamw"
 """The optimizer that every other one is compared with."""
 
+CROSS_VALIDATED = "adamw_cv"
+"""AdamW tuned on the run's own training rows."""
+
+RIVALS: Mapping[str, Rival] = {rival.name: rival for rival in (*LIBRARY, *DENOISING)}
+"""All other rivals by name, each with its source, its space and what it needs."""
+
+OPTIMIZER_NAMES = (CONTROL, CROSS_VALIDATED, *RIVALS, "denograd")
+"""Names that `make_optimizer` knows; ``NAME:default``, ``denograd:NAME``, ``denograd:PATH`` too."""
+
 _DENOGRAD = "denograd"
+_UNTUNED = "default"
 _BASES: dict[str, type[torch.optim.Optimizer]] = {
     "adamw": torch.optim.AdamW,
     "adam": torch.optim.Adam,
     "sgd": torch.optim.SGD,
 }
+_BASE_OF_RULE = {"adam": "adamw", "sgd": "sgd"}
 _DEFAULT_BASE: Mapping[str, Any] = {"name": "adamw", "lr": 1e-2, "weight_decay": 0.0}
 
 
 class Recipe(NamedTuple):
-    """An optimizer, and the schedule to step after each of its steps, if it has one."""
+    """An optimizer, and the schedule to step after each of its steps, if it has one.
+
+    A training loop that serves every rival asks both properties::
+
+        loss = gradients()                      # zero_grad, forward, backward
+        optimizer.step(gradients if recipe.needs_closure else None)
+        ...
+        with recipe.evaluating():
+            score(model)
+    """
 
     optimizer: torch.optim.Optimizer
     scheduler: LRScheduler | None
 
+    @property
+    def needs_closure(self) -> bool:
+        """Whether a step evaluates the loss again, and wants a closure for it."""
+        return isinstance(self.optimizer, TwoStage)
 
-def _adamw(model: nn.Module, model_name: str, steps: int, rows: int) -> Recipe:
-    tuned = control_settings(model_name, steps, rows)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=tuned.lr, weight_decay=tuned.weight_decay)
-    factor = functools.partial(schedule_factor, tuned.schedule, total_steps=steps)
-    return Recipe(optimizer, LambdaLR(optimizer, factor))
-
-
-def _adamw_default(model: nn.Module, model_name: str, steps: int, rows: int) -> Recipe:
-    return Recipe(torch.optim.AdamW(model.parameters()), None)
-
-
-def _sgd(model: nn.Module, model_name: str, steps: int, rows: int) -> Recipe:
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    return Recipe(optimizer, None)
-
-
-_RECIPES: dict[str, Callable[[nn.Module, str, int, int], Recipe]] = {
-    CONTROL: _adamw,
-    "adamw_default": _adamw_default,
-    "sgd": _sgd,
-}
-
-OPTIMIZER_NAMES = (*_RECIPES, _DENOGRAD)
-"""Names that `make_optimizer` knows; ``denograd:NAME`` and ``denograd:PATH`` as well."""
+    def evaluating(self) -> AbstractContextManager[None]:
+        """Within it the model has the weights that it is to be judged by."""
+        return evaluating(self.optimizer)
 
 
 def make_optimizer(
-    name: str, model: nn.Module, *, model_name: str, steps: int, rows: int
+    name: str,
+    model: nn.Module,
+    *,
+    model_name: str,
+    steps: int,
+    rows: int,
+    data: TrainingRows | None = None,
 ) -> Recipe:
     """Build an optimizer for a run.
 
     Args:
-        name: ``adamw`` (the control, tuned on the meta-training tasks),
-            ``adamw_default`` (torch's defaults), ``sgd`` (learning rate 0.1, momentum
-            0.9), ``denograd`` (the default denoiser), ``denograd:NAME`` (another shipped
-            one) or ``denograd:PATH`` (saved weights).
+        name: ``adamw`` (the control, tuned on the meta-training tasks); ``adamw_cv``
+            (tuned by cross-validation on ``data``); a rival of `RIVALS`, with the settings
+            tuned for it as the control's were; ``NAME:default``, the rival as it comes;
+            ``denograd`` (the default denoiser), ``denograd:NAME`` (another shipped one) or
+            ``denograd:PATH`` (saved weights). ``adamw_default``, ``adam_default`` and
+            ``sgd`` (learning rate 0.1, momentum 0.9) are never tuned.
         model: whose parameters it moves.
         model_name: the model's name, for what is tuned by model.
         steps: steps that the run will take.
         rows: rows of the training set.
+        data: the training rows themselves, for ``adamw_cv``.
 
     Returns:
         the optimizer, and its schedule or None.
 
     Raises:
-        BaselineError: the name is not known, or nothing is tuned for the model.
+        BaselineError: the name is not known, nothing is tuned for the model, a package is
+            not installed, or ``adamw_cv`` was given no rows.
         DenoiserFileError: the denoiser cannot be loaded.
 
     Example:
@@ -92,19 +117,84 @@ def make_optimizer(
         ('SGD', None)
     """
     spec = denoiser_of(name)
-    if spec is None:
-        return _RECIPES[name](model, model_name, steps, rows)
-    from denograd.optimizer import DenoGrad
+    if spec is not None:
+        from denograd.optimizer import DenoGrad
 
-    base = make_base(model, base_settings(spec))
-    return Recipe(DenoGrad(base, spec, model=model, total_steps=steps, dataset_size=rows), None)
+        base = make_base(model, base_settings(spec))
+        return Recipe(DenoGrad(base, spec, model=model, total_steps=steps, dataset_size=rows), None)
+    if name == CONTROL:
+        tuned = control_settings(model_name, steps, rows)
+        adamw = torch.optim.AdamW(model.parameters(), lr=tuned.lr, weight_decay=tuned.weight_decay)
+        factor = functools.partial(schedule_factor, tuned.schedule, total_steps=steps)
+        return Recipe(adamw, LambdaLR(adamw, factor))
+    if name == CROSS_VALIDATED:
+        return _cross_validated(model, model_name, steps, data)
+    rival, settings = RIVALS[name.partition(":")[0]], None
+    if not _is_untuned(name):
+        found = read_tuned(RIVALS_FILE, RIVALS)
+        settings = tuned_settings(rival, model_name, steps, rows, found)
+    return build_rival(rival, model, settings, steps=steps, rows=rows)
+
+
+def build_rival(
+    rival: Rival, model: nn.Module, settings: Settings | None, *, steps: int, rows: int
+) -> Recipe:
+    """Build a rival with given settings; None for those it comes with.
+
+    Example:
+        >>> recipe = build_rival(RIVALS["rm3"], nn.Linear(3, 2), None, steps=10, rows=20)
+        >>> type(recipe.optimizer.denoiser).__name__, type(recipe.optimizer.base).__name__
+        ('RollingMedianDenoiser', 'AdamW')
+    """
+    if settings is None:
+        settings = rival.defaults
+    optimizer: torch.optim.Optimizer
+    if rival.denoiser is not None:
+        from denograd.optimizer import DenoGrad
+
+        arguments = {name: settings[name] for name in ("lr", "weight_decay")}
+        base = make_base(model, {"name": _BASE_OF_RULE[str(rival.base)], **arguments})
+        optimizer = DenoGrad(
+            base, rival.denoiser(settings), model=model, total_steps=steps, dataset_size=rows
+        )
+    elif rival.build is not None:
+        optimizer = rival.build(list(model.parameters()), settings, steps)
+    else:
+        raise BaselineError(f"rival {rival.name!r} has neither a build nor a denoiser")
+    schedule = settings.get("schedule", "constant")
+    return Recipe(optimizer, _scheduler(optimizer, schedule, steps))
+
+
+def _scheduler(optimizer: torch.optim.Optimizer, schedule: str, steps: int) -> LRScheduler | None:
+    if schedule == "constant":
+        return None
+    return LambdaLR(optimizer, functools.partial(schedule_factor, schedule, total_steps=steps))
+
+
+def _cross_validated(
+    model: nn.Module, model_name: str, steps: int, data: TrainingRows | None
+) -> Recipe:
+    if data is None:
+        raise BaselineError(
+            f"optimizer {CROSS_VALIDATED!r} tunes itself on the rows of the run; give them as data"
+        )
+    found = cross_validate_adamw(data, model_name, steps)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=found.lr, weight_decay=found.weight_decay)
+    factor = functools.partial(found.factor, total_steps=steps)
+    return Recipe(optimizer, LambdaLR(optimizer, factor))
+
+
+def _is_untuned(name: str) -> bool:
+    head, _, tail = name.partition(":")
+    return tail == _UNTUNED or not RIVALS[head].space
 
 
 def check_optimizer(name: str, models: tuple[str, ...], steps: int) -> None:
     """Raise what `make_optimizer` would for these models, before any run has begun.
 
     Raises:
-        BaselineError: the name is not known, or nothing is tuned for a model.
+        BaselineError: the name is not known, nothing is tuned for a model, or a package is
+            not installed.
         DenoiserFileError: the denoiser cannot be loaded.
     """
     spec = denoiser_of(name)
@@ -117,12 +207,20 @@ def check_optimizer(name: str, models: tuple[str, ...], steps: int) -> None:
     elif name == CONTROL:
         for model in models:
             control_settings(model, steps, rows=1)
+    elif name != CROSS_VALIDATED:
+        rival = RIVALS[name.partition(":")[0]]
+        if rival.package is not None:
+            import_extra(rival.package)
+        if not _is_untuned(name):
+            found = read_tuned(RIVALS_FILE, RIVALS)
+            for model in models:
+                tuned_settings(rival, model, steps, 1, found)
 
 
 def describe_optimizer(name: str, models: tuple[str, ...]) -> dict[str, Any]:
     """What an optimizer's name stands for today, in plain JSON.
 
-    Two runs whose descriptions are equal used the same tuned settings and weights.
+    Two runs whose descriptions are equal used the same tuned settings, weights and packages.
 
     Example:
         >>> describe_optimizer("denograd:identity", ("soft_tree",))["denoiser"]
@@ -135,7 +233,16 @@ def describe_optimizer(name: str, models: tuple[str, ...]) -> dict[str, Any]:
     if name == CONTROL:
         tuned = read_control()
         return {m: [asdict(entry) for entry in tuned if entry.model == m] for m in models}
-    return {}
+    if name == CROSS_VALIDATED:
+        return {"configurations": [list(c) for c in candidates()], "folds": FOLDS}
+    rival = RIVALS[name.partition(":")[0]]
+    described: dict[str, Any] = {"source": rival.source}
+    if rival.package is not None:
+        described["version"] = version(rival.package)
+    if _is_untuned(name):
+        return {**described, "settings": dict(rival.defaults)}
+    entries = [t for t in read_tuned(RIVALS_FILE, RIVALS) if t.optimizer == rival.name]
+    return {**described, **{m: [asdict(t) for t in entries if t.model == m] for m in models}}
 
 
 def denoiser_of(name: str) -> str | None:
@@ -149,13 +256,16 @@ def denoiser_of(name: str) -> str | None:
         ('default', 'identity', None)
     """
     head, colon, denoiser = name.partition(":")
-    if name in _RECIPES:
+    if name in (CONTROL, CROSS_VALIDATED) or name in RIVALS:
+        return None
+    if head in RIVALS and denoiser == _UNTUNED:
         return None
     if head == _DENOGRAD and bool(colon) == bool(denoiser):
         return denoiser or "default"
     raise BaselineError(
         f"optimizer {name!r} is not known; use one of {', '.join(OPTIMIZER_NAMES)}, "
-        "denograd:NAME for another shipped denoiser or denograd:PATH for saved weights"
+        "NAME:default for a rival as it comes, denograd:NAME for another shipped denoiser or "
+        "denograd:PATH for saved weights"
     )
 
 

@@ -85,8 +85,9 @@ def evaluate(
     optimizers: Annotated[
         str,
         typer.Option(
-            help="Optimizers: adamw (the tuned control), adamw_default, sgd, denograd, or "
-            "denograd:NAME or denograd:PATH for another denoiser."
+            help="Optimizers: adamw (the tuned control), adamw_cv (tuned on each table), a rival "
+            "of denograd.baselines.RIVALS (tuned) or RIVAL:default, denograd, or denograd:NAME or "
+            "denograd:PATH for another denoiser."
         ),
     ] = "adamw,denograd",
     sizes: Annotated[str, typer.Option(help="Numbers of training rows.")] = "32,64,128",

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from denograd.baselines import make_optimizer
+from denograd.baselines import TrainingRows, make_optimizer
 from denograd.evaluation.metrics import score
 from denograd.models import TabularModel
 from denograd.models.registry import make_model
@@ -130,9 +130,15 @@ def train_cell(cell: Cell, data: CellData, steps: int, batch_size: int) -> CellR
     """
     rows, n_features = data.x_train.shape
     model = initial_model(cell.model, n_features, data.n_classes, cell.seed)
-    optimizer, scheduler = make_optimizer(
-        cell.optimizer, model, model_name=cell.model, steps=steps, rows=rows
+    recipe = make_optimizer(
+        cell.optimizer,
+        model,
+        model_name=cell.model,
+        steps=steps,
+        rows=rows,
+        data=TrainingRows(data.x_train, data.y_train, data.n_classes, batch_size, cell.seed),
     )
+    optimizer, scheduler = recipe
     x_train, y_train = torch.from_numpy(data.x_train), torch.from_numpy(data.y_train)
     x_test, y_test = torch.from_numpy(data.x_test), torch.from_numpy(data.y_test)
     recorded = set(curve_steps(steps))
@@ -140,7 +146,7 @@ def train_cell(cell: Cell, data: CellData, steps: int, batch_size: int) -> CellR
 
     def record(done: int) -> None:
         model.eval()
-        with torch.no_grad():
+        with torch.no_grad(), recipe.evaluating():
             train_loss = float(F.cross_entropy(model(x_train), y_train))
             test_loss = float(F.cross_entropy(model(x_test), y_test))
         model.train()
@@ -153,11 +159,17 @@ def train_cell(cell: Cell, data: CellData, steps: int, batch_size: int) -> CellR
     seconds = 0.0
     record(0)
     for done, batch in enumerate(draw_batches(rows, steps, batch_size, cell.seed), start=1):
+
+        def gradients(batch: Tensor = batch) -> Tensor:
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(x_train[batch]), y_train[batch])
+            loss.backward()
+            return loss
+
         start = time.perf_counter()
-        optimizer.zero_grad()
-        loss = F.cross_entropy(model(x_train[batch]), y_train[batch])
-        loss.backward()
-        optimizer.step()
+        gradients()
+        # A rival that looks at a second gradient takes it by itself.
+        optimizer.step(gradients if recipe.needs_closure else None)  # type: ignore[arg-type]
         if scheduler is not None:
             scheduler.step()
         seconds += time.perf_counter() - start
@@ -165,7 +177,7 @@ def train_cell(cell: Cell, data: CellData, steps: int, batch_size: int) -> CellR
             record(done)
 
     model.eval()
-    with torch.no_grad():
+    with torch.no_grad(), recipe.evaluating():
         probabilities = model(x_test).double().softmax(dim=-1).numpy()
     row = {
         **cell._asdict(),

@@ -1,0 +1,246 @@
+"""AdamW tuned on a data set's own training rows: cross-validation with early stopping.
+
+Sixteen configurations, the same for every data set, are each trained on every fold's other
+rows; the configuration and the number of steps whose mean loss on the rows left out is
+lowest are then used on all rows. All configurations and folds run as one stack, but the
+cost is what it is: ``16 * folds`` trainings of as many steps as the run itself.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from denograd.baselines.errors import BaselineError
+from denograd.baselines.schedules import SCHEDULES, schedule_factor
+from denograd.denoisers import Context, Denoised, Layout, State
+
+if TYPE_CHECKING:
+    from denograd.meta.episode import Episode
+
+CONFIGURATIONS = 16
+"""Configurations that are tried."""
+
+FOLDS = 3
+"""Folds that each is tried on."""
+
+_POINTS = 25
+_LEARNING_RATES, _DECAYS = (1e-3, 2e-1), (1e-3, 3.0)
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """The rows of a run, for what tunes itself on them.
+
+    Attributes:
+        x: ``(n, F)``, encoded as the model sees them.
+        y: ``(n,)``, classes from 0.
+        n_classes: number of classes of the table.
+        batch_size: rows of a batch of the run.
+        seed: of the run.
+    """
+
+    x: NDArray[np.float32]
+    y: NDArray[np.int64]
+    n_classes: int
+    batch_size: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class CrossValidated:
+    """What cross-validation chose.
+
+    Attributes:
+        lr, weight_decay, schedule: of AdamW.
+        stop: steps after which training stops; the schedule still is that of all steps.
+        loss: mean loss on the rows left out, in nats, at that step.
+    """
+
+    lr: float
+    weight_decay: float
+    schedule: str
+    stop: int
+    loss: float
+
+    def factor(self, step: int, total_steps: int) -> float:
+        """Share of the learning rate that a step gets; 0 once training has stopped."""
+        if step >= self.stop:
+            return 0.0
+        return schedule_factor(self.schedule, step, total_steps)
+
+
+@functools.cache
+def candidates() -> tuple[tuple[float, float, str], ...]:
+    """Learning rate, decay and schedule of each configuration, the same for all data sets.
+
+    A Latin hypercube over the ranges that the control was tuned over: 16 learning rates and
+    15 decays evenly spaced in the logarithm, and no decay, shuffled once and for all.
+
+    Example:
+        >>> len(set(candidates())), min(lr for lr, _, _ in candidates())
+        (16, 0.001)
+    """
+    rng = np.random.default_rng(16)
+    rates = np.geomspace(*_LEARNING_RATES, CONFIGURATIONS)
+    decays = rng.permutation([0.0, *np.geomspace(*_DECAYS, CONFIGURATIONS - 1)])
+    schedules = rng.permutation(np.resize(SCHEDULES, CONFIGURATIONS))
+    return tuple(
+        (float(f"{lr:.6g}"), float(f"{decay:.6g}"), str(schedule))
+        for lr, decay, schedule in zip(rates, decays, schedules, strict=True)
+    )
+
+
+def draw_folds(y: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:
+    """The fold of each row, ``(n,)``: classes are shuffled and dealt out in turn.
+
+    Example:
+        >>> y = np.array([0, 0, 0, 1, 1, 1])
+        >>> sorted(y[draw_folds(y, folds=3, seed=0) == 0].tolist())
+        [0, 1]
+    """
+    rng = np.random.default_rng([seed, len(y), folds])
+    shuffled = rng.permutation(len(y))
+    order = shuffled[np.argsort(y[shuffled], kind="stable")]
+    dealt = np.empty(len(y), dtype=np.int64)
+    dealt[order] = np.arange(len(y)) % folds
+    return dealt
+
+
+def cross_validate_adamw(
+    rows: TrainingRows, model_name: str, steps: int, folds: int = FOLDS
+) -> CrossValidated:
+    """Tune AdamW on the rows of a run.
+
+    The same rows, model, steps and seed give the same result. torch's global generator is
+    left as it was. Rows are encoded already, so the folds share means and deviations of the
+    columns; the test rows of the run have no part in anything.
+
+    Args:
+        rows: the training rows.
+        model_name: as `denograd.models.registry.make_model` takes it.
+        steps: steps that the run will take, and each of the ``16 * folds`` trainings takes.
+        folds: number of folds, at least 2.
+
+    Raises:
+        BaselineError: fewer than 2 folds, fewer rows than twice the folds, fewer than one
+            step, or every configuration diverged.
+    """
+    if folds < 2:
+        raise BaselineError(f"cross_validate_adamw: folds={folds}; it must be at least 2")
+    if steps < 1:
+        raise BaselineError(f"cross_validate_adamw: steps={steps}; it must be at least 1")
+    if len(rows.y) < 2 * folds:
+        raise BaselineError(
+            f"cross_validate_adamw: {len(rows.y)} rows are too few for {folds} folds; give at "
+            f"least {2 * folds}"
+        )
+    from denograd.meta.engines import BatchedEngine
+
+    tried = candidates()
+    episode = _stack(_episode(rows, model_name, steps, folds), len(tried))
+    rates, decays = (_column(values, folds) for values in list(zip(*tried, strict=True))[:2])
+    episode = replace(episode, learning_rate=rates)
+
+    def schedule(step: int) -> Tensor:
+        return _column([schedule_factor(s, step, steps) for _, _, s in tried], folds)
+
+    denoiser = _Decay(decays.expand(-1, len(episode.model.layout)))
+    recorded = sorted({round(s) for s in np.linspace(1, steps, min(_POINTS, steps))})
+    losses = []
+    engine = BatchedEngine()
+    with torch.no_grad():
+        state = engine.start(episode, denoiser)
+        for step in range(1, steps + 1):
+            state = engine.advance(episode, denoiser, state, graph=False, schedule=schedule)
+            if step in recorded:
+                held_out = engine.held_out_losses(episode, state)
+                losses.append(held_out.double().reshape(len(tried), folds).mean(1))
+    path = torch.stack(losses).nan_to_num(nan=torch.inf)
+    best = int(path.argmin())
+    point, chosen = divmod(best, len(tried))
+    loss = float(path[point, chosen])
+    if loss == torch.inf:
+        raise BaselineError(
+            f"cross_validate_adamw: every configuration diverged on {model_name}; are the "
+            "columns scaled?"
+        )
+    return CrossValidated(*tried[chosen], stop=recorded[point], loss=loss)
+
+
+def _episode(rows: TrainingRows, model_name: str, steps: int, folds: int) -> Episode:
+    """The folds of one configuration, one task each."""
+    from denograd.meta.episode import assemble_episode
+    from denograd.meta.task import Task, TaskBatch
+    from denograd.models.registry import make_model
+
+    fold = draw_folds(rows.y, folds, rows.seed)
+    tasks = TaskBatch.stack(
+        [
+            Task(
+                f"fold {k}",
+                rows.x[fold != k],
+                rows.y[fold != k],
+                rows.x[fold == k],
+                rows.y[fold == k],
+                rows.n_classes,
+            )
+            for k in range(folds)
+        ]
+    )
+    with torch.random.fork_rng(devices=[]):
+        template = make_model(model_name, rows.x.shape[1], rows.n_classes)
+    return assemble_episode(
+        np.random.default_rng([rows.seed, len(rows.y), steps]),
+        tasks,
+        template,
+        steps=steps,
+        batch_size=min(rows.batch_size, int(tasks.rows.min())),
+        micro=1,
+        base="adam",
+        learning_rate=torch.ones(folds, 1),
+        weight_decay=0.0,
+    )
+
+
+def _stack(episode: Episode, times: int) -> Episode:
+    """The same tasks several times over, with the same weights and batches each time."""
+
+    def again(owner: Any) -> dict[str, Any]:
+        values = {f.name: getattr(owner, f.name) for f in fields(owner)}
+        return {
+            name: torch.cat([value] * times, dim=1 if name == "batches" else 0)
+            for name, value in values.items()
+            if isinstance(value, Tensor)
+        }
+
+    tasks = replace(episode.tasks, names=episode.tasks.names * times, **again(episode.tasks))
+    return replace(episode, tasks=tasks, **again(episode))
+
+
+def _column(values: Any, folds: int) -> Tensor:
+    """One number a configuration to one a task, ``(configurations * folds, 1)``."""
+    return torch.tensor(values, dtype=torch.float32).repeat_interleave(folds).unsqueeze(1)
+
+
+class _Decay:
+    """A decoupled weight decay of each task's own, and nothing else."""
+
+    coefficient_names: tuple[str, ...] = ()
+
+    def __init__(self, decay: Tensor) -> None:
+        self.decay = decay
+
+    def init_state(self, parameter: Tensor, layout: Layout) -> State:
+        return State({}, {})
+
+    def __call__(
+        self, gradient: Tensor, noise: Tensor, parameter: Tensor, state: State, context: Context
+    ) -> Denoised:
+        return Denoised(gradient, None, self.decay, state)
