@@ -1,0 +1,136 @@
+"""What the metrics refuse, with the argument's name and the remedy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+
+def kind_of(x: Any) -> Callable[[NDArray[np.float64]], Any]:
+    """What turns changed rows back into what ``x`` is: a DataFrame, a tensor or an array."""
+    if isinstance(x, pd.DataFrame):
+        return lambda rows: pd.DataFrame(rows, columns=x.columns)
+    if isinstance(x, torch.Tensor):
+        return lambda rows: torch.from_numpy(rows).to(x.dtype)
+    given = np.asarray(x).dtype
+    return lambda rows: rows.astype(given) if np.issubdtype(given, np.floating) else rows
+
+
+def as_numbers(name: str, value: Any) -> NDArray[np.float64]:
+    """An array of finite numbers, or a `ValueError` that names the argument."""
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().numpy()
+    try:
+        array = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: it does not hold numbers ({error})") from error
+    bad = ~np.isfinite(array)
+    if bad.any():
+        place = tuple(int(i) for i in np.argwhere(bad)[0]) if array.ndim else ()
+        raise ValueError(
+            f"{name}: {int(bad.sum())} of {array.size} values are NaN or infinite, the first at "
+            f"{place}; leave those rows out, or find out why the explanation is not finite"
+        )
+    return array
+
+
+def as_attributions(name: str, value: Any) -> NDArray[np.float64]:
+    """Attributions as ``(rows, features)``; what stands behind the rows, an image, is flattened."""
+    array = as_numbers(name, value)
+    if array.ndim < 2 or array.size == 0:
+        raise ValueError(
+            f"{name}: it has shape {array.shape}; it must be (rows, features) with at least one "
+            "of each"
+        )
+    return array.reshape(len(array), -1)
+
+
+def as_mask(mask: Any, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """A mask of the features that matter as ``(rows, features)``.
+
+    Args:
+        mask: boolean, of the attributions' own ``shape``, or of one row's.
+        shape: of the attributions before they were flattened.
+    """
+    if isinstance(mask, torch.Tensor):
+        mask = mask.detach().cpu().numpy()
+    array = np.asarray(mask)
+    if array.shape not in (shape, shape[1:]):
+        raise ValueError(
+            f"mask: it has shape {array.shape}, and the attributions {shape}; it must have that "
+            f"shape, or {shape[1:]} for all rows"
+        )
+    if array.dtype != np.bool_:
+        if not np.isin(array, (0, 1)).all():
+            raise ValueError("mask: it must be boolean, True for the features that matter")
+        array = array.astype(bool)
+    flat: NDArray[np.bool_] = np.broadcast_to(array, shape).reshape(shape[0], -1)
+    empty = np.flatnonzero(~flat.any(axis=1))
+    if len(empty):
+        raise ValueError(
+            f"mask: row {int(empty[0])} has no feature that matters; leave such rows out"
+        )
+    return flat
+
+
+def shape_of(value: Any) -> tuple[int, ...]:
+    """The shape of an array or a tensor."""
+    return tuple(value.shape) if hasattr(value, "shape") else np.shape(value)
+
+
+def as_seeds(name: str, value: Any) -> NDArray[np.float64]:
+    """Explanations of several fits, ``(seeds, ..., features)``, two of each at least."""
+    array = as_numbers(name, value)
+    if array.ndim < 2:
+        raise ValueError(
+            f"{name}: it has shape {array.shape}; it must be (seeds, ..., features), a fit in each "
+            "place of the first dimension"
+        )
+    if len(array) < 2:
+        raise ValueError(
+            f"{name}: it holds {len(array)} fit; consistency needs at least 2, and 10 or more to "
+            "say something. Fit with other seeds as well"
+        )
+    if array.size == 0:
+        raise ValueError(f"{name}: it has shape {array.shape}, so it holds no numbers")
+    return array
+
+
+def check_k(k: object, n_features: int) -> int:
+    """The number of top features, or a `ValueError` if there are not so many."""
+    number_like = isinstance(k, (int, np.integer)) and not isinstance(k, bool)
+    if not number_like or not 1 <= int(k) <= n_features:  # type: ignore[call-overload]
+        raise ValueError(f"k={k!r}; it must be a whole number from 1 to the {n_features} features")
+    return int(k)  # type: ignore[call-overload, no-any-return]
+
+
+def check_positive(name: str, value: object) -> float:
+    """A finite number above 0."""
+    number_like = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if not number_like or not 0 < float(value) < math.inf:  # type: ignore[arg-type]
+        raise ValueError(f"{name}={value!r}; it must be a finite number above 0")
+    return float(value)  # type: ignore[arg-type]
+
+
+def check_count(name: str, value: object, least: int = 1) -> int:
+    """A whole number of at least ``least``."""
+    number_like = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not number_like or int(value) < least:  # type: ignore[call-overload]
+        raise ValueError(f"{name}={value!r}; it must be a whole number of at least {least}")
+    return int(value)  # type: ignore[call-overload, no-any-return]
+
+
+def shares(attributions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Magnitudes as shares of their row's sum; those of a row of zeros are equal."""
+    size = np.abs(attributions)
+    # Divided by the largest first, so that neither tiny nor huge rows overflow the sum.
+    largest = size.max(axis=-1, keepdims=True)
+    scaled = np.divide(size, largest, out=np.ones_like(size), where=largest > 0)
+    divided: NDArray[np.float64] = scaled / scaled.sum(axis=-1, keepdims=True)
+    return divided
