@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -316,6 +317,28 @@ def test_an_input_of_the_wrong_shape_is_named(make) -> None:
         make(4, 2)(torch.zeros(2, 3))
 
 
+@pytest.mark.parametrize("make", MODELS)
+def test_an_input_of_the_wrong_type_is_named(make) -> None:
+    model = make(4, 2)
+    with pytest.raises(ValueError, match=r"x is of type torch.int64; it must be .* x.float\(\)"):
+        model(torch.ones(2, 4, dtype=torch.long))
+    with pytest.raises(ValueError, match="x is of type ndarray; it must be a tensor"):
+        model(np.ones((2, 4)))
+
+
+@OUTPUTS
+@pytest.mark.parametrize("make", MODELS)
+def test_gaps_become_gaps_of_their_row_alone(make, classes: int | None) -> None:
+    torch.manual_seed(0)
+    model = make(4, classes)
+    x = torch.randn(3, 4)
+    expected = model(x)
+    x[1, 2] = float("nan")
+    output = model(x)
+    assert output[1].isnan().all()
+    torch.testing.assert_close(output[[0, 2]], expected[[0, 2]])
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [
@@ -326,6 +349,7 @@ def test_an_input_of_the_wrong_shape_is_named(make) -> None:
         (lambda: SoftTree(3, True), "n_classes=True.*None for regression"),
         (lambda: SoftTree(3, 2, temperature=0.0), "temperature=0.0; it must be a number above 0"),
         (lambda: SoftTree(3, 2, temperature=float("nan")), "temperature=nan"),
+        (lambda: SoftTree(3, 2, temperature=True), "temperature=True"),
         (lambda: SoftForest(3, 2, trees=0), "trees=0"),
         (lambda: SoftForest(3, 2, depth=30), "at most 16"),
         (lambda: SoftForest(3, 2, oblivious=True, choice="hard"), "normalize='hard'"),

@@ -8,17 +8,25 @@ features to the columns of ``X`` and to their own units.
 
 from __future__ import annotations
 
+import math
+import numbers
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from torch import Tensor
 
 from denograd.data.columns import ColumnPlan
-from denograd.data.encoder import Encoder
+from denograd.data.encoder import CLIP, Encoder
+from denograd.data.errors import listing
 
+_BOOLEAN = (bool, np.bool_)
+_MISSING = "(missing)"
+_NUMBER = re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?|True|False")
+_LARGEST = 1e100
 _INTERNAL = re.compile(r"f(\d+)(.*)", re.DOTALL)
 
 
@@ -31,6 +39,7 @@ class RowEncoder(Protocol):
         sources: for each encoded feature, the number of the column it came from.
         center, scale: an encoded feature is ``(value - center) / scale``, cut off at the ends.
         binary: for each encoded feature, whether its value is 0 or 1.
+        notes: what a reader must be told of an encoded feature, by its number.
     """
 
     columns: list[str]
@@ -39,6 +48,7 @@ class RowEncoder(Protocol):
     center: NDArray[np.float64]
     scale: NDArray[np.float64]
     binary: NDArray[np.bool_]
+    notes: dict[int, str]
 
     def transform(self, frame: pd.DataFrame) -> NDArray[np.float32]:
         """Rows as numbers, ``(rows, columns)`` to ``(rows, features)``."""
@@ -51,6 +61,13 @@ class TableEncoder:
     Args:
         frame: training rows, in the form that `as_frame` gives them.
         columns: names of its columns.
+
+    Attributes:
+        kinds: ``number``, ``category`` or ``date``, for each column.
+        categories: for each column of categories, by its number, what each is called and how
+            ``X`` has it (None: missing).
+        origins: for each column of dates, by its number, the day that days count from.
+        medians: for each column of numbers, by its number, what stands for a missing one.
 
     Raises:
         ValueError: a column is of a type that cannot be used, or all are constant.
@@ -66,10 +83,23 @@ class TableEncoder:
 
     def __init__(self, frame: pd.DataFrame, columns: Sequence[str]) -> None:
         self.columns = list(columns)
-        self._kinds = [_kind(frame[name], self.columns[i]) for i, name in enumerate(frame.columns)]
+        self.kinds = [_kind(frame[name], self.columns[i]) for i, name in enumerate(frame.columns)]
+        self._booleans = {
+            i: _only_booleans(frame.iloc[:, i])
+            for i, kind in enumerate(self.kinds)
+            if kind == "category"
+        }
+        self._known: dict[int, list[str]] = {}
+        self.categories: dict[int, list[tuple[str, str | None]]] = {}
+        self.origins: dict[int, pd.Timestamp] = {}
+        self.medians: dict[int, float] = {}
         frame = self._checked(frame)
+        for name, column, kind in zip(frame.columns, self.columns, self.kinds, strict=True):
+            if kind == "number":
+                check_range(frame[name], f"X: column {column!r} holds")
+                self.medians[int(name[1:])] = float(frame[name].median())
         by_kind = {
-            kind: tuple(n for n, k in zip(frame.columns, self._kinds, strict=True) if k == kind)
+            kind: tuple(n for n, k in zip(frame.columns, self.kinds, strict=True) if k == kind)
             for kind in ("number", "category", "date")
         }
         plan = ColumnPlan(by_kind["number"], by_kind["category"], dict.fromkeys(by_kind["date"]))
@@ -84,25 +114,63 @@ class TableEncoder:
         scaler = self._encoder._scale[-1]
         self.center = np.asarray(scaler.mean_, dtype=np.float64)
         self.scale = np.asarray(scaler.scale_, dtype=np.float64)
-        self.binary = np.array([bool(part[2][:1] == "=" or part[2] == "_missing")
+        self.binary = np.array([bool(part[2][:1] == "=" or part[2].endswith("_missing"))
                                 for part in parts if part])  # fmt: skip
+        steps = self._encoder._columns[-1].named_transformers_
+        if by_kind["category"]:
+            one_hot = steps["category"][-1]
+            places = [int(name[1:]) for name in by_kind["category"]]
+            lists = [found.tolist() for found in one_hot.categories_]
+            self._known = dict(zip(places, lists, strict=True))
+            rare = getattr(one_hot, "infrequent_categories_", [None] * len(places))
+            for place, known, others in zip(places, lists, rare, strict=True):
+                self.categories[place] = _with_labels(known, [] if others is None else others)
+        #: the feature of each column of two categories, between which unknown ones lie
+        self._halves = {
+            place: int(np.flatnonzero(self.sources == place)[0])
+            for place, known in self._known.items()
+            if len(known) == 2
+        }
+        self.notes = {}
+        if by_kind["date"]:
+            for name, first in steps["date"][0].earliest_.items():
+                self.origins[int(name[1:])] = first
+                label = f"{self.columns[int(name[1:])]}_days"
+                if label in self.names:
+                    day = first.date() if first == first.normalize() else first.tz_localize(None)
+                    self.notes[self.names.index(label)] = f"{label} counts the days since {day}"
 
     def transform(self, frame: pd.DataFrame) -> NDArray[np.float32]:
         """Rows as numbers, ``(rows, columns)`` to ``(rows, len(names))``.
 
         Raises:
-            ValueError: a column that held numbers or dates holds something else.
+            ValueError: a column that held numbers or dates holds something else, or one of
+                categories holds none that training saw.
         """
-        return self._encoder.transform(self._checked(frame))
+        checked = self._checked(frame)
+        for name, kind in zip(checked.columns, self.kinds, strict=True):
+            if kind == "number":
+                # Far beyond where values are cut off, and nothing overflows.
+                checked[name] = checked[name].clip(-_LARGEST, _LARGEST)
+        encoded = self._encoder.transform(checked)
+        for place, feature in self._halves.items():
+            values = checked.iloc[:, place]
+            known = values.where(values.notna(), _MISSING).isin(self._known[place])
+            encoded[~known.to_numpy(), feature] = 0.0
+        return encoded
 
     def _checked(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Numbers as float64, dates as dates; the rest as it is."""
+        """Numbers as float64, dates as dates, categories as text."""
         ready = {}
-        for (name, values), column, kind in zip(
-            frame.items(), self.columns, self._kinds, strict=True
+        for place, ((name, values), column, kind) in enumerate(
+            zip(frame.items(), self.columns, self.kinds, strict=True)
         ):
             if kind == "number":
                 ready[name] = _numbers(values, column)
+            elif kind == "category":
+                ready[name] = _texts(values, self._booleans[place])
+                if place in self._known:
+                    _check_known(values, ready[name], self._known[place], column)
             elif kind == "date" and not pd.api.types.is_datetime64_any_dtype(values):
                 raise ValueError(
                     f"column {column!r} held dates in training and now holds {values.dtype}; "
@@ -132,10 +200,10 @@ def _kind(values: pd.Series[Any], column: str) -> str:
         return "number"
     if pd.api.types.is_object_dtype(dtype) or pd.api.types.is_string_dtype(dtype):
         present = values.dropna()
-        numeric = [isinstance(v, (int, float)) and not isinstance(v, bool) for v in present]
+        numeric = [isinstance(v, numbers.Real) and not isinstance(v, _BOOLEAN) for v in present]
         if numeric and all(numeric):
             return "number"
-        strange = [v for v in present if not isinstance(v, (str, bool, int, float))]
+        strange = [v for v in present if not isinstance(v, (str, *_BOOLEAN, numbers.Real))]
         if strange:
             raise ValueError(
                 f"column {column!r} holds values of type {type(strange[0]).__name__}; give "
@@ -150,14 +218,121 @@ def _kind(values: pd.Series[Any], column: str) -> str:
 def _numbers(values: pd.Series[Any], column: str) -> pd.Series[Any]:
     """A column as float64, gaps as NaN; infinities are refused."""
     try:
-        numbers = values.astype("Float64").astype("float64")
+        ready = values.astype("Float64").astype("float64")
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"column {column!r} held numbers in training and now holds {values.dtype} that "
             f"cannot be read as numbers: {error}"
         ) from error
-    if np.isinf(numbers.to_numpy()).any():
+    if np.isinf(ready.to_numpy()).any():
         raise ValueError(
             f"Input X contains infinity in column {column!r}; use NaN for missing values"
         )
-    return numbers
+    return ready
+
+
+def check_range(values: Any, what: str) -> None:
+    """Raise a `ValueError` if squares of some numbers cannot be summed in double precision.
+
+    Args:
+        values: numbers, NaN for gaps.
+        what: beginning of the message.
+    """
+    size = np.abs(np.asarray(values, dtype=np.float64))
+    largest = float(size[np.isfinite(size)].max(initial=0.0))
+    if largest > _LARGEST or 0 < largest < 1 / _LARGEST:
+        raise ValueError(
+            f"{what} numbers of a size of up to {largest:g}; use units in which it is from "
+            f"{1 / _LARGEST:g} to {_LARGEST:g}"
+        )
+
+
+def _only_booleans(values: pd.Series[Any]) -> bool:
+    """Whether a column has booleans, and no other number."""
+    kinds = {
+        type(v) for v in values.dropna().astype(object) if isinstance(v, numbers.Real | np.bool_)
+    }
+    return bool(kinds) and kinds <= set(_BOOLEAN)
+
+
+def _texts(values: pd.Series[Any], booleans: bool) -> pd.Series[Any]:
+    """Categories as text; equal numbers have equal text, whatever their type."""
+
+    def text(value: Any) -> str:
+        if isinstance(value, (*_BOOLEAN, numbers.Real)) and float(value) % 1 == 0:
+            whole = int(value if isinstance(value, numbers.Integral) else float(value))
+            return str(bool(whole)) if booleans and whole in (0, 1) else str(whole)
+        return str(value)
+
+    gaps = values.isna().to_numpy()
+    plain = values.astype(object).to_numpy()
+    done = [None if gap else text(value) for value, gap in zip(plain, gaps, strict=True)]
+    return pd.Series(done, index=values.index, dtype=object)
+
+
+def _with_labels(known: Sequence[str], rare: Iterable[str]) -> list[tuple[str, str | None]]:
+    """What each category is called, and how ``X`` has it; the rare ones are one."""
+    rare = set(rare)
+    found: list[tuple[str, str | None]] = [
+        (name, None if name == _MISSING else name) for name in known if name not in rare
+    ]
+    return [*found, ("(other)", min(rare - {_MISSING}, default=None))] if rare else found
+
+
+def _check_known(
+    values: pd.Series[Any], texts: pd.Series[Any], known: list[str], column: str
+) -> None:
+    """Raise a `ValueError` if a column of categories seems to be coded in another way."""
+    present = texts.dropna().unique()
+    if len(present) == 0 or set(present) & set(known):
+        return
+    learned = listing((name for name in known if name != _MISSING), limit=6)
+    plain = values.dropna().astype(object)
+    other = all(isinstance(value, (*_BOOLEAN, numbers.Real)) for value in plain)
+    had_numbers = any(_NUMBER.fullmatch(name) for name in known)
+    if len(present) > 1 or (other and not had_numbers):
+        raise ValueError(
+            f"X: column {column!r} holds {listing(present, limit=6)}, none of which was among the "
+            f"categories of training ({learned}); code the column as it was in training"
+        )
+
+
+def in_own_units(x: Tensor, encoder: RowEncoder) -> NDArray[np.float64]:
+    """Encoded rows in the units of their columns, gaps filled; 0/1 features as exactly that."""
+    encoded = x.numpy()
+    units = np.empty(encoded.shape)
+    for feature in range(encoded.shape[1]):
+        units[:, feature] = own_values(encoded[:, feature], encoder, feature)
+    return units
+
+
+def own_values(
+    encoded: NDArray[np.float64], encoder: RowEncoder, feature: int
+) -> NDArray[np.float64]:
+    """A feature's encoded values ``(n,)`` in its own units.
+
+    Rounded as far as the single precision of encoded values is good for, so that a 3.1 in
+    ``X`` is 3.1 again and lies on no side of a threshold of 3.1 but its own.
+    """
+    if encoder.binary[feature]:
+        # A rare 1 was cut off and must not be read as a fraction; only a 1 lies above the mean.
+        one: NDArray[np.float64] = (encoded > 0).astype(np.float64)
+        return one
+    scale = float(encoder.scale[feature])
+    places = -math.ceil(math.log10(5e-7 * scale))
+    values: NDArray[np.float64] = np.round(encoded * scale + encoder.center[feature], places)
+    return values + 0.0  # no negative zeros
+
+
+def standard_threshold(threshold: float, encoder: RowEncoder, feature: int) -> float:
+    """The number that encoded values exceed just when their own values exceed a threshold."""
+
+    def exceeds(encoded: float) -> bool:
+        return bool(own_values(np.array([encoded]), encoder, feature)[0] > threshold)
+
+    low, high = -2 * CLIP, 2 * CLIP
+    if exceeds(low) or not exceeds(high):
+        return low if exceeds(low) else high
+    while low < (middle := (low + high) / 2) < high:
+        low, high = (low, middle) if exceeds(middle) else (middle, high)
+    return low

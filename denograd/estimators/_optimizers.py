@@ -11,6 +11,7 @@ from torch import nn
 from denograd.baselines.errors import BaselineError
 from denograd.baselines.registry import base_settings, make_base
 from denograd.denoisers import DenoiserFileError
+from denograd.models._base import is_number
 from denograd.optimizer import DenoGrad
 
 OptimizerFactory: TypeAlias = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -59,7 +60,7 @@ def make_optimizer(
         ('DenoGrad', 'AdamW', 0.001)
     """
     if learning_rate is not None and not (
-        isinstance(learning_rate, (int, float)) and 0 < learning_rate < float("inf")
+        is_number(learning_rate) and 0 < learning_rate < float("inf")
     ):
         raise ValueError(f"learning_rate={learning_rate!r}; it must be a number above 0, or None")
     if not isinstance(optimizer, str):

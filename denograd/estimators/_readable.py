@@ -1,8 +1,8 @@
 """Rules in the words and units of the user's own columns.
 
 A model's rules speak of standardised features. Here they are put into the columns' own
-units and rounded as a person would round them. What is printed is what is evaluated:
-`to_rules`, `to_text`, `explain` and `fidelity` all use the rounded rules.
+units, and all their numbers are rounded as a person would round them. What is printed is what
+is evaluated: `to_rules`, `to_text`, `explain` and `fidelity` all use the rounded rules.
 """
 
 from __future__ import annotations
@@ -20,15 +20,19 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from denograd.data.encoder import CLIP
 from denograd.estimators._base import DenoGradEstimator
-from denograd.estimators._features import RowEncoder
-from denograd.estimators._rows import TrainingRows
+from denograd.estimators._features import RowEncoder, in_own_units, own_values
+from denograd.estimators._sample import SeenRows
 from denograd.models.rules import Condition, Rule, bare, number, predict_from_rules, verdict
 
-_FINE = 1e-3
+FINE = 1e-3
 """Thresholds of linear inequalities, and values, are rounded to this share of a deviation."""
 
-_COARSE = 0.05
+_SCORE = 1e-3
+"""Scores of classes are rounded to this; where all are below 0.1, accordingly finer."""
+
+COARSE = 0.05
 """Thresholds of a single feature are at first rounded to this share of its deviation."""
 
 
@@ -43,9 +47,9 @@ class RuleReader(DenoGradEstimator):
     def _model_rules(self, x: Tensor) -> list[Rule]:
         """The model's own rules, over standardised features, with their support on ``x``."""
 
-    def _summarise(self, rows: TrainingRows, x: Tensor) -> None:
-        self._rules = self._in_units(self._model_rules(x), x)
-        self._trained_fidelity = self._agreement(x, self._from_rules(x))
+    def _summarise(self, rows: SeenRows) -> None:
+        self._rules = self._in_units(self._model_rules(rows.x), rows.x)
+        self._trained_fidelity = self._agreement(rows.x, self._from_rules(rows.x))
 
     def to_rules(self, X: Any = None) -> list[Rule]:
         """The rules, their numbers in the units of ``X``.
@@ -53,8 +57,13 @@ class RuleReader(DenoGradEstimator):
         Sum the scores of the rules that a row meets: the largest sum is the class; in
         regression the sum is the prediction. A threshold of one feature is rounded as far as
         no training row changes sides (and by no more than a twentieth of the feature's
-        deviation), linear weights to three figures. The leaves of trees say what the soft tree
-        says on average over the training rows that come there. See `fidelity`.
+        deviation), linear weights to three figures, scores to thousandths. The leaves of trees
+        say what the soft tree says on average over the training rows that come there; those of
+        a single tree hold probabilities. See `fidelity`.
+
+        The ``tests`` of a rule refer to encoded features, of which a column of ``X`` may have
+        several: ``predict_from_rules(model.to_rules(), model.encode(X))`` is what the rules
+        say of ``X``.
 
         Args:
             X: rows to count each rule's support on; None for the training rows.
@@ -71,11 +80,26 @@ class RuleReader(DenoGradEstimator):
     def to_text(self, X: Any = None) -> str:
         """The rules, one a line, after a line with their fidelity.
 
-        Fidelity and support are those on ``X``, or on the training rows.
+        ``ADD`` says what a rule adds to the score of each class, or to the prediction; ``THEN``
+        what the only rule that a row meets predicts, in classification each class's
+        probability. The largest sum is the class. Nothing is left out: the text alone predicts
+        what `rule_predict` does. Fidelity and support are those on ``X``, or on the training
+        rows. Where rules speak of the days of a date, a line says from when they are counted.
         """
         rules = self.to_rules(X)
         fidelity = self._trained_fidelity if X is None else self.fidelity(X)
-        return "\n".join([f"fidelity {fidelity:.3f}", *map(str, rules)])
+        used = {index for rule in rules for test in rule.tests for index, _ in test.terms}
+        notes = [note for index, note in self._encoder.notes.items() if index in used]
+        return "\n".join([f"fidelity {fidelity:.3f}", *notes, *map(self._line, rules)])
+
+    def _line(self, rule: Rule) -> str:
+        names = self._class_names()
+        said = [number(score) for score in rule.scores]
+        if names is not None:
+            said = [f"{name} {score}" for name, score in zip(names, said, strict=True)]
+        verb = "THEN" if self._one_rule_each else "ADD"
+        support = "" if rule.support is None else f" [{100 * rule.support:.3g} % of rows]"
+        return f"{rule.premise} {verb} {', '.join(said)}{support}"
 
     def rule_predict(self, X: Any) -> NDArray[Any]:
         """What the rules as printed predict, ``(n,)``."""
@@ -137,12 +161,14 @@ class RuleReader(DenoGradEstimator):
         scores = predict_from_rules(self._rules, in_own_units(x, self._encoder))
         if self._classes() is None:
             return scores[:, 0]
+        # Equal sums are equal, however they were rounded on the way.
+        scores = np.round(scores, 9)
         labels: NDArray[Any] = self.classes_[scores.argmax(1)]
         return labels
 
     @torch.no_grad()
     def _agreement(self, x: Tensor, said: NDArray[Any]) -> float:
-        output = self.model_(x).numpy()
+        output = self._forward(x)
         if self._classes() is not None:
             return float((self.classes_[output.argmax(1)] == said).mean())
         mean, scale = self._target_units()
@@ -172,10 +198,13 @@ class RuleReader(DenoGradEstimator):
         done = []
         for rule in rules:
             held = rule.holds(rows)
-            scores, support = rule.scores, float(held.mean())
+            support = float(held.mean())
+            own = np.array(rule.scores)
             if held.any():
-                mean = outputs[held, rule.index].mean(0)
-                scores = tuple((np.log(mean) if self._one_rule_each and names else mean).tolist())
+                own = outputs[held, rule.index].mean(0)
+            elif self._one_rule_each and names:
+                own = np.exp(own)
+            scores = tuple(own.tolist())
             prediction, weight = verdict(scores, names)
             done.append(replace(rule, scores=scores, support=support,
                                 prediction=prediction, weight=weight))  # fmt: skip
@@ -186,7 +215,7 @@ class RuleReader(DenoGradEstimator):
         rows = in_own_units(x, self._encoder)
         done = []
         for rule in rules:
-            tests = tuple(_readable(test, self._encoder, rows) for test in rule.tests)
+            tests = tuple(self._own_test(test, rows) for test in rule.tests)
             text = tuple(_text(test, self._encoder) for test in tests)
             done.append(replace(rule, tests=tests, conditions=text))
         if not self._trees:
@@ -194,33 +223,37 @@ class RuleReader(DenoGradEstimator):
         outputs = self._tree_outputs(x)
         if outputs is not None:
             done = self._refitted(done, outputs, rows)
-        if self._classes() is not None:
-            return done
-        return self._values_in_units(done)
+        if self._classes() is None:
+            return self._values_in_units(done)
+        unit = score_unit([rule.scores for rule in done])
+        names = self._class_names()
+        for place, rule in enumerate(done):
+            scores = tuple(rounded(score, unit) for score in rule.scores)
+            prediction, weight = verdict(scores, names)
+            done[place] = replace(rule, scores=scores, prediction=prediction, weight=weight)
+        return done
+
+    def _own_test(self, test: Condition, rows: NDArray[np.float64]) -> Condition:
+        """A condition over standardised features as one over their own units."""
+        return _readable(test, self._encoder, rows)
 
     def _values_in_units(self, rules: list[Rule]) -> list[Rule]:
         """Standardised values as those of ``y``: its mean is a part of one leaf, or a rule."""
         mean, scale = self._target_units()
         one_tree = self._one_rule_each
         done = []
+        base = mean
         for rule in rules:
-            value = rule.scores[0] * scale + (mean if one_tree else 0.0)
-            value = _rounded(value, _FINE * scale)
+            value = rule.scores[0] * scale
+            if rule.index is None and not one_tree:
+                base += value
+                continue
+            value = rounded(value + (mean if one_tree else 0.0), FINE * scale)
             done.append(replace(rule, scores=(value,), prediction=number(value), weight=abs(value)))
         if not one_tree:
-            always = [i for i, rule in enumerate(done) if rule.index is None]
-            base = done.pop(always[0]).scores[0] if always else 0.0
-            value = _rounded(mean + base, _FINE * scale)
+            value = rounded(base, FINE * scale)
             done.append(Rule((), number(value), support=1.0, weight=abs(value), scores=(value,)))
         return done
-
-
-def in_own_units(x: Tensor, encoder: RowEncoder) -> NDArray[np.float64]:
-    """Encoded rows in the units of their columns, gaps filled; 0/1 features as exactly that."""
-    units: NDArray[np.float64] = x.numpy() * encoder.scale + encoder.center
-    # A rare 1 was cut off and must not be read as a fraction; only a 1 lies above the mean.
-    units[:, encoder.binary] = x.numpy()[:, encoder.binary] > 0
-    return units
 
 
 def _readable(test: Condition, encoder: RowEncoder, rows: NDArray[np.float64]) -> Condition:
@@ -231,41 +264,41 @@ def _readable(test: Condition, encoder: RowEncoder, rows: NDArray[np.float64]) -
     if len(terms) == 1:
         one = bare(Condition(terms, test.relation, float(threshold)))
         ((index, _),) = one.terms
-        snapped = _between(one.threshold, one.relation, rows[:, index], _COARSE * spread[index])
+        snapped = between(one.threshold, one.relation, rows[:, index], COARSE * spread[index])
         return replace(one, threshold=snapped)
-    rounded = tuple((i, float(f"{w:.3g}")) for i, w in terms)
+    figures = tuple((i, float(f"{w:.3g}")) for i, w in terms)
     # The hyperplane goes on through the same point of the rows' middle.
-    pairs = zip(rounded, terms, strict=True)
+    pairs = zip(figures, terms, strict=True)
     threshold += sum((r - w) * encoder.center[i] for (i, r), (_, w) in pairs)
     size = math.sqrt(sum(w * w for _, w in test.terms))
-    return Condition(rounded, test.relation, _rounded(float(threshold), _FINE * size))
+    return Condition(figures, test.relation, rounded(float(threshold), FINE * size))
 
 
 def _text(test: Condition, encoder: RowEncoder) -> str:
     if len(test.terms) == 1:
         ((index, _),) = test.terms
         if encoder.binary[index]:
-            at_zero, at_one = _at_ends(test)
+            at_zero, at_one = _at_ends(test, encoder)
             if at_zero != at_one:
                 return encoder.names[index] if at_one else f"not {encoder.names[index]}"
     return test.text(encoder.names)
 
 
-def _at_ends(test: Condition) -> tuple[bool, bool]:
-    """Whether a condition on one 0/1 feature holds at 0, and at 1."""
+def _at_ends(test: Condition, encoder: RowEncoder) -> tuple[bool, bool]:
+    """Whether a condition on one feature holds at its lowest value, and at its highest."""
     ((index, _),) = test.terms
     ends = np.zeros((2, index + 1))
-    ends[1, index] = 1.0
+    ends[:, index] = own_values(np.array([-CLIP, CLIP]), encoder, index)
     at_zero, at_one = test.holds(ends).tolist()
     return at_zero, at_one
 
 
 def _simplified(rule: Rule, encoder: RowEncoder) -> Rule | None:
-    """A rule without conditions that 0/1 features always or never meet; None: it never holds."""
+    """A rule without conditions that are always or never met; None: it never holds."""
     kept = []
     for test, text in zip(rule.tests, rule.conditions, strict=True):
-        if len(test.terms) == 1 and encoder.binary[test.terms[0][0]]:
-            at_zero, at_one = _at_ends(test)
+        if len(test.terms) == 1:
+            at_zero, at_one = _at_ends(test, encoder)
             if at_zero == at_one == rule.any_of:
                 # It decides alone: "or" with what always holds, "and" with what never does.
                 return replace(rule, tests=(), conditions=()) if rule.any_of else None
@@ -277,13 +310,13 @@ def _simplified(rule: Rule, encoder: RowEncoder) -> Rule | None:
     return replace(rule, tests=tuple(t for t, _ in kept), conditions=tuple(c for _, c in kept))
 
 
-def _between(threshold: float, relation: str, values: NDArray[np.float64], unit: float) -> float:
+def between(threshold: float, relation: str, values: NDArray[np.float64], unit: float) -> float:
     """The roundest threshold that leaves each of some values on its side.
 
     Example:
-        >>> _between(3.14159, ">", np.array([2.0, 3.1, 3.2]), unit=0.05)
+        >>> between(3.14159, ">", np.array([2.0, 3.1, 3.2]), unit=0.05)
         3.14
-        >>> _between(3.14159, ">", np.array([2.0, 3.1415, 3.1418]), unit=0.05)
+        >>> between(3.14159, ">", np.array([2.0, 3.1415, 3.1418]), unit=0.05)
         3.1416
     """
     strict = relation in (">", "<=")
@@ -301,11 +334,24 @@ def _between(threshold: float, relation: str, values: NDArray[np.float64], unit:
     return threshold
 
 
-def _rounded(value: float, unit: float) -> float:
+def score_unit(scores: Sequence[Sequence[float]]) -> float:
+    """What scores of classes are rounded to, see `rounded`.
+
+    Example:
+        >>> score_unit([[0.5, -2.0], [0.1, 0.1]]), score_unit([[0.02, -0.05]])
+        (0.001, 0.0001)
+    """
+    largest = max(abs(score) for row in scores for score in row)
+    if not 0 < largest < 1:
+        return _SCORE
+    return float(f"1e{math.ceil(math.log10(largest)) + round(math.log10(_SCORE))}")
+
+
+def rounded(value: float, unit: float) -> float:
     """A number to the decimal place of ``unit``.
 
     Example:
-        >>> _rounded(123.45678, 0.02), _rounded(123456.7, 300.0)
+        >>> rounded(123.45678, 0.02), rounded(123456.7, 300.0)
         (123.46, 123500.0)
     """
     if not unit > 0 or not math.isfinite(value):

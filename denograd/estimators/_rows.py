@@ -18,14 +18,22 @@ class TrainingRows(NamedTuple):
     """Rows that a fit learns from, in an order that does not depend on how they came.
 
     Attributes:
-        frame: ``(n, columns)``; its index says where a row stood in ``X``.
+        frame: ``(n, columns)``, with the index of ``X``.
         target: ``(n,)``.
         weight: ``(n,)``, factors of each row's loss; None if all are 1.
+        position: ``(n,)``, where each row stood in ``X``. A row that is taken several times
+            has the same position each time, which an index need not tell.
     """
 
     frame: pd.DataFrame
     target: NDArray[Any]
     weight: NDArray[np.float64] | None
+    position: NDArray[np.int64]
+
+    def take(self, chosen: NDArray[np.bool_]) -> TrainingRows:
+        """Some of the rows."""
+        weight = None if self.weight is None else self.weight[chosen]
+        return TrainingRows(self.frame[chosen], self.target[chosen], weight, self.position[chosen])
 
 
 def training_rows(
@@ -53,6 +61,7 @@ def training_rows(
         ([1.0, 1.0, 3.0], [0, 0, 2], None)
     """
     weight: NDArray[np.float64] | None = None
+    kept = np.arange(len(frame))
     if sample_weight is not None:
         weight = np.asarray(_check_sample_weight(sample_weight, target, dtype=np.float64))
         if (weight < 0).any():
@@ -67,12 +76,65 @@ def training_rows(
             kept, weight = kept.repeat(weight[kept].astype(np.int64)), None
         else:
             weight = weight[kept]
-            weight = None if np.ptp(weight) == 0 else weight
         frame, target = frame.iloc[kept], target[kept]
     order = np.lexsort(
         [*([] if weight is None else [weight]), target, *(_sortable(frame[c]) for c in frame)]
     )
-    return TrainingRows(frame.iloc[order], target[order], None if weight is None else weight[order])
+    weight = None if weight is None else weight[order]
+    return TrainingRows(frame.iloc[order], target[order], weight, kept[order])
+
+
+def hold_out(
+    rows: TrainingRows,
+    fraction: float,
+    strata: NDArray[Any] | None,
+    rng: np.random.RandomState,
+) -> NDArray[np.bool_]:
+    """Which rows are held out; all copies of a row lie on the same side.
+
+    Args:
+        rows: ``n`` of them.
+        fraction: share of the distinct rows.
+        strata: ``(n,)``, of each of which rows are held out in proportion and one is left
+            behind; None for no balance.
+        rng: that the rows are drawn with.
+
+    Returns:
+        ``(n,)``; none is True if there are too few rows.
+    """
+    first = np.sort(np.unique(rows.position, return_index=True)[1])
+    count = len(first)
+    wanted = max(round(fraction * count), 1)
+    order = rng.permutation(count)
+    if strata is None:
+        spare = order[: min(wanted, count - 1)]
+    else:
+        spare = _spread_over(strata[first], order, wanted)
+    chosen: NDArray[np.bool_] = np.isin(rows.position, rows.position[first[spare]])
+    return chosen
+
+
+def _spread_over(strata: NDArray[Any], order: NDArray[np.int64], wanted: int) -> NDArray[np.int64]:
+    """``wanted`` rows, each stratum in proportion, one row of each left behind.
+
+    What rounding leaves over goes to the strata of the largest remainders, the larger ones
+    first.
+
+    Example:
+        >>> strata = np.array(list("aabbccddee"))
+        >>> _spread_over(strata, np.arange(10), 2).tolist()
+        [0, 2]
+    """
+    values, sizes = np.unique(strata, return_counts=True)
+    quota = wanted * sizes / len(strata)
+    share = np.minimum(np.floor(quota), sizes - 1).astype(np.int64)
+    turn = np.lexsort((-sizes, np.floor(quota) - quota))
+    while share.sum() < wanted and (share < sizes - 1).any():
+        for stratum in turn:
+            if share.sum() < wanted and share[stratum] < sizes[stratum] - 1:
+                share[stratum] += 1
+    parts = [order[strata[order] == v][:k] for v, k in zip(values, share, strict=True)]
+    return np.concatenate(parts)
 
 
 def class_weights(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from denograd.data.encoder import CLIP
+from denograd.estimators._features import check_range
 from denograd.models import TemporalAttention
 
 
@@ -46,6 +47,7 @@ class SequenceEncoder:
         values = self._channels(frame)
         if not np.isfinite(values).any():
             raise ValueError("X holds no value that is not missing")
+        check_range(values, "X holds")
         empty = np.isnan(values).all(axis=(0, 2), keepdims=True)
         present = np.where(empty, 0.0, values)
         mean, spread = np.nanmean(present, axis=(0, 2)), np.nanstd(present, axis=(0, 2))
@@ -55,11 +57,13 @@ class SequenceEncoder:
         self.sources = np.arange(len(columns), dtype=np.int64)
         self.center, self.scale = mean.repeat(steps), spread.repeat(steps)
         self.binary = np.zeros(len(columns), dtype=bool)
+        self.notes: dict[int, str] = {}
 
     def transform(self, frame: pd.DataFrame) -> NDArray[np.float32]:
         """Rows as numbers, ``(rows, channels * steps)``; NaN where a step is padding."""
         values = self._channels(frame)
         padding = np.isnan(values).all(axis=1, keepdims=True)
+        values = np.clip(values, -1e100, 1e100)
         flat = (values.reshape(len(frame), -1) - self.center) / self.scale
         cut = np.nan_to_num(np.clip(flat, -CLIP, CLIP)).reshape(values.shape)
         result: NDArray[np.float32] = np.where(padding, np.nan, cut).astype(np.float32)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_softmax, softmax
@@ -19,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from denograd.estimators._base import DenoGradEstimator
+from denograd.estimators._features import check_range
 from denograd.estimators._rows import TrainingRows, class_weights
 
 
@@ -70,7 +72,13 @@ class DenoGradClassifier(ClassifierMixin, DenoGradEstimator, ABC):  # type: igno
         if first and classes is None:
             raise ValueError("classes must be passed on the first call to partial_fit.")
         if classes is not None:
-            given = np.unique(np.asarray(classes))
+            given = np.asarray(classes)
+            if pd.isna(given).any():
+                raise ValueError(
+                    f"{type(self).__name__}: classes={list(given)!r} holds a missing value; name "
+                    "labels alone"
+                )
+            given = np.unique(given)
             if not first and not np.array_equal(given, self.classes_):
                 raise ValueError(
                     f"classes={given.tolist()} is not the same as in the first call, "
@@ -105,6 +113,12 @@ class DenoGradClassifier(ClassifierMixin, DenoGradEstimator, ABC):  # type: igno
 
     def _check_target(self, y: Any) -> NDArray[Any]:
         labels = column_or_1d(y, warn=True)
+        gaps = np.flatnonzero(np.asarray(pd.isna(labels)))
+        if len(gaps):
+            raise ValueError(
+                f"{type(self).__name__}: Input y contains NaN or another missing value, first in "
+                f"row {gaps[0]}; leave out the rows without a label"
+            )
         assert_all_finite(labels, input_name="y")
         check_classification_targets(labels)
         return np.asarray(labels)
@@ -183,6 +197,11 @@ class DenoGradRegressor(RegressorMixin, DenoGradEstimator, ABC):  # type: ignore
         numbers = column_or_1d(y, warn=True)
         if np.iscomplexobj(numbers):
             raise ValueError("Complex data not supported: y")
+        if numbers.dtype.kind in "mM":
+            raise ValueError(
+                f"{type(self).__name__}: y holds {numbers.dtype}; it must hold numbers, such as "
+                "days since some date"
+            )
         try:
             numbers = np.asarray(numbers, dtype=np.float64)
         except (TypeError, ValueError) as error:
@@ -190,15 +209,18 @@ class DenoGradRegressor(RegressorMixin, DenoGradEstimator, ABC):  # type: ignore
                 f"{type(self).__name__}: y must hold numbers: {error}; for labels use a classifier"
             ) from error
         assert_all_finite(numbers, input_name="y")
+        check_range(numbers, f"{type(self).__name__}: y holds")
         return numbers
 
     def _fit_target(self, target: NDArray[Any], first: bool) -> None:
-        if first:
-            self.target_mean_ = float(target.mean())
-            deviation = float(target.std())
-            # Rounding leaves a little of a constant's deviation.
-            constant = deviation <= 1e-12 * max(1.0, abs(self.target_mean_))
-            self.target_scale_ = 1.0 if constant else deviation
+        """Nothing has to be known of rows that are held out."""
+
+    def _standardise_target(self, target: NDArray[Any]) -> None:
+        self.target_mean_ = float(target.mean())
+        deviation = float(target.std())
+        # Rounding leaves a little of a constant's deviation.
+        constant = deviation <= 1e-12 * float(np.abs(target).max())
+        self.target_scale_ = 1.0 if constant else deviation
 
     def _encode_target(self, rows: TrainingRows) -> tuple[Tensor, NDArray[np.float64] | None]:
         standard = (rows.target - self.target_mean_) / self.target_scale_

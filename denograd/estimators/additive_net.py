@@ -17,12 +17,14 @@ from torch import Tensor
 
 from denograd.estimators import _plots as plots
 from denograd.estimators._base import DenoGradEstimator, whole
-from denograd.estimators._readable import in_own_units
-from denograd.estimators._rows import TrainingRows
+from denograd.estimators._features import TableEncoder, in_own_units
+from denograd.estimators._sample import SeenRows
+from denograd.estimators._shapes import ColumnScale, column_scale, probe
 from denograd.estimators._tasks import DenoGradClassifier, DenoGradRegressor
 from denograd.models import AdditiveNet, TabularModel
 
 _GRID = 101
+_PAIR_GRID = 41
 _BINS = 24
 
 
@@ -39,12 +41,13 @@ class _AdditiveNet(DenoGradEstimator):
     pairs: Sequence[tuple[int | str, int | str]] = ()
 
     def _build(self, n_features: int, n_classes: int | None) -> TabularModel:
+        self._pairs = self._column_pairs()
         return AdditiveNet(n_features, n_classes, whole(self.width), self._encoded_pairs())
 
     def _encoded_pairs(self) -> list[tuple[int, int]]:
         """Each pair of columns as all pairs of the features that they became."""
         done: list[tuple[int, int]] = []
-        for first, second in self._column_pairs():
+        for first, second in self._pairs:
             own = [np.flatnonzero(self._encoder.sources == c) for c in (first, second)]
             done += [(int(a), int(b)) for a in own[0] for b in own[1]]
         return done
@@ -80,12 +83,11 @@ class _AdditiveNet(DenoGradEstimator):
         return model
 
     @torch.no_grad()
-    def _summarise(self, rows: TrainingRows, x: Tensor) -> None:
-        parts = self._model.contributions(x).numpy()
-        weight = np.ones(len(x)) if rows.weight is None else rows.weight
-        self._mean_parts = np.average(parts, axis=0, weights=weight)
-        self._spread = parts.std(0).sum(-1)
-        self._densities = [_density(v) for v in in_own_units(x, self._encoder).T]
+    def _summarise(self, rows: SeenRows) -> None:
+        parts = self._model.contributions(rows.x).numpy()
+        self._mean_parts = np.average(parts, axis=0, weights=rows.weight)
+        self._densities = [_density(v) for v in in_own_units(rows.x, self._encoder).T]
+        self._spread = self._summed(rows.x)[0].std(0).sum(-1)
 
     def _units(self) -> float:
         """What a contribution of 1 is in the units of the target."""
@@ -101,6 +103,30 @@ class _AdditiveNet(DenoGradEstimator):
         bias = self._model.bias.weight.numpy() + self._mean_parts.sum(0)
         return (parts - self._mean_parts) * self._units(), bias * self._units() + self._offset()
 
+    def _summed(self, x: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Contributions by column, then by pair, ``(n, columns + pairs, n_outputs)``; bias."""
+        parts, bias = self._parts(x)
+        sources = self._encoder.sources
+        columns = self.n_features_in_
+        summed = np.zeros((columns + len(self._pairs), len(x), parts.shape[-1]))
+        np.add.at(summed, sources, parts[:, : len(sources)].swapaxes(0, 1))
+        start = len(sources)
+        for number, (first, second) in enumerate(self._pairs):
+            count = int((sources == first).sum() * (sources == second).sum())
+            summed[columns + number] = parts[:, start : start + count].sum(1)
+            start += count
+        return summed.swapaxes(0, 1), bias
+
+    def _part_names(self) -> list[str]:
+        """Names of the columns, the pairs and the bias; no two are the same."""
+        columns = self._encoder.columns
+        found = list(columns)
+        for name in (*(f"{columns[a]} & {columns[b]}" for a, b in self._pairs), "bias"):
+            while name in found:
+                name = f"({name})"
+            found.append(name)
+        return found
+
     def explain(self, X: Any) -> pd.DataFrame:
         """What each column adds to each row's prediction.
 
@@ -114,10 +140,11 @@ class _AdditiveNet(DenoGradEstimator):
 
         Returns:
             a row for each of ``X``, with its index; a column for each column, then for each
-            pair (``a & b``), then ``bias``.
+            pair (``a & b``), then ``bias``; a name that a column of ``X`` has is put in
+            parentheses.
         """
         x, index = self._encoded(X)
-        parts, bias = self._parts(x)
+        parts, bias = self._summed(x)
         outputs = parts.shape[-1]
         if outputs == 1:
             chosen, base = parts[..., 0], np.full(len(x), bias[0])
@@ -126,17 +153,101 @@ class _AdditiveNet(DenoGradEstimator):
         else:
             best = (parts.sum(1) + bias).argmax(1)
             chosen, base = parts[np.arange(len(x)), :, best], bias[best]
-        features = len(self._encoder.names)
-        frame = self._by_column(chosen[:, :features], index)
-        start = features
-        names = self._encoder.columns
-        for first, second in self._column_pairs():
-            sources = self._encoder.sources
-            count = int((sources == first).sum() * (sources == second).sum())
-            frame[f"{names[first]} & {names[second]}"] = chosen[:, start : start + count].sum(1)
-            start += count
-        frame["bias"] = base
-        return frame
+        values = np.column_stack([chosen, base])
+        return pd.DataFrame(values, index=index, columns=self._part_names())
+
+    def shape_functions(self, points: int = 101, pair_points: int = 21) -> pd.DataFrame:
+        """What each column adds to the prediction, over its values: the whole model as a table.
+
+        Numbers and dates are taken at even steps from the lowest to the highest training
+        value, categories one and all, and a missing value where training had some. A row of
+        ``X`` has the sum of what its columns and pairs add, and the bias, as `explain` says.
+
+        Args:
+            points: values of a number or date.
+            pair_points: the same in a pair.
+
+        Returns:
+            a row for each value and output. ``part`` is the column, or the pair, as `explain`
+            calls it; ``value`` is in the column's own units (None: missing); ``value_2`` that
+            of a pair's second column, else None. ``output`` is, with two classes, the second,
+            whose score above the first is meant; with more, each of them; in regression
+            ``"y"``. ``contribution`` is what is added, 0 on average over the training rows.
+
+        Raises:
+            ValueError: a number of points is not a whole number of at least 2.
+        """
+        check_is_fitted(self, "model_")
+        for name, value in (("points", points), ("pair_points", pair_points)):
+            if isinstance(value, bool) or not isinstance(whole(value), int) or value < 2:
+                raise ValueError(
+                    f"{type(self).__name__}: {name}={value!r}; it must be a whole number of at "
+                    "least 2"
+                )
+        names = self._part_names()
+        tables = [self._table(names[c], *self._curve(c, whole(points))) for c in self._used()]
+        for number, (first, second) in enumerate(self._pairs):
+            if {first, second} <= set(self._used()):
+                found = self._surface(number, whole(pair_points))
+                tables.append(self._table(names[self.n_features_in_ + number], *found))
+        return pd.concat(tables, ignore_index=True)
+
+    def _used(self) -> list[int]:
+        return sorted({int(column) for column in self._encoder.sources})
+
+    def _table(
+        self, part: str, scales: Sequence[ColumnScale], parts: NDArray[np.float64]
+    ) -> pd.DataFrame:
+        """A curve ``(n, n_outputs)`` or surface ``(n, m, n_outputs)`` in rows."""
+        grid = [(a, b) for a in scales[0].raw for b in (scales[1].raw if scales[1:] else [None])]
+        flat = parts.reshape(len(grid), -1)
+        classes = self._classes()
+        outputs: list[Any] = ["y"] if classes is None else self.classes_.tolist()
+        if classes == 2:
+            flat, outputs = flat[:, 1:] - flat[:, :1], outputs[1:]
+        return pd.DataFrame(
+            {
+                "part": part,
+                "value": pd.Series([a for a, _ in grid for _ in outputs], dtype=object),
+                "value_2": pd.Series([b for _, b in grid for _ in outputs], dtype=object),
+                "output": outputs * len(grid),
+                "contribution": flat.ravel(),
+            }
+        )
+
+    def _scale(self, column: int, points: int) -> ColumnScale:
+        """Values of a column as training had them."""
+        encoder = self._encoder
+        assert isinstance(encoder, TableEncoder)
+        own = np.flatnonzero((encoder.sources == column) & ~encoder.binary)
+        if len(own):
+            edges = self._densities[int(own[0])].edges
+            low, high = float(edges[0]), float(edges[-1])
+        else:
+            # Always the same where it is not missing, so that only the gap has a feature.
+            low = high = encoder.medians.get(column, 0.0)
+            points = 1
+        return column_scale(encoder, column, low, high, points)
+
+    def _curve(
+        self, column: int, points: int
+    ) -> tuple[tuple[ColumnScale, ...], NDArray[np.float64]]:
+        """What a column adds at its values, ``(n, n_outputs)``."""
+        scale = self._scale(column, points)
+        assert isinstance(self._encoder, TableEncoder)
+        x = probe(self._encoder, {column: scale.raw})
+        return (scale,), self._summed(x)[0][:, column]
+
+    def _surface(
+        self, pair: int, points: int
+    ) -> tuple[tuple[ColumnScale, ...], NDArray[np.float64]]:
+        """What a pair adds at its columns' values, ``(n, m, n_outputs)``."""
+        first, second = (self._scale(column, points) for column in self._pairs[pair])
+        assert isinstance(self._encoder, TableEncoder)
+        grid = [(a, b) for a in first.raw for b in second.raw]
+        values = {first.column: [a for a, _ in grid], second.column: [b for _, b in grid]}
+        parts = self._summed(probe(self._encoder, values))[0][:, self.n_features_in_ + pair]
+        return (first, second), parts.reshape(len(first), len(second), -1)
 
     def plot(
         self,
@@ -145,16 +256,18 @@ class _AdditiveNet(DenoGradEstimator):
         figure: Figure | SubFigure | None = None,
         max_features: int = 9,
     ) -> Figure | SubFigure:
-        """Draw what each feature adds, over its values, for the features that matter most.
+        """Draw what each column adds, over its values, for the columns that matter most.
 
-        Curves for numbers, bars for categories; below them, in grey, where the rows lie.
+        Curves for numbers and dates, with a broken line for what a missing value adds; bars
+        for categories; below them, in grey, where the rows lie. `shape_functions` has the same
+        as numbers.
         With two classes the curve is the score of the second above the first; with more,
         each class has its own, above their mean; in regression it is in units of ``y``.
 
         Args:
             X: rows for the grey histogram; None for the training rows.
             figure: to draw on; None for a new one.
-            max_features: panels for columns; pairs come after them.
+            max_features: panels for columns; those of all pairs come after them.
 
         Returns:
             the figure.
@@ -164,13 +277,10 @@ class _AdditiveNet(DenoGradEstimator):
         if X is not None:
             x, _ = self._encoded(X)
             densities = [_density(v) for v in in_own_units(x, self._encoder).T]
-        sources = self._encoder.sources
-        features = len(sources)
-        by_column = np.bincount(sources, self._spread[:features], self.n_features_in_)
-        order = [int(c) for c in np.argsort(-by_column, kind="stable") if (sources == c).any()]
+        used = self._used()
+        order = [int(c) for c in np.argsort(-self._spread, kind="stable") if c in used]
         order = order[:max_features]
-        pairs = [p for p, (a, b) in enumerate(self._model.pairs)
-                 if not (self._encoder.binary[a] or self._encoder.binary[b])]  # fmt: skip
+        pairs = [p for p, pair in enumerate(self._pairs) if set(pair) <= set(used)]
         panels = len(order) + len(pairs)
         across = min(3, panels)
         down = -(-panels // across)
@@ -187,7 +297,7 @@ class _AdditiveNet(DenoGradEstimator):
                 line.set_zorder(0)
             self._draw_density(axes, column, densities)
         for axes, p in zip(grid[len(order) :], pairs, strict=False):
-            self._pair_panel(figure, axes, p, densities)
+            self._pair_panel(figure, axes, p)
         for axes in grid[panels:]:
             axes.set_axis_off()
         for axes in grid[: len(order) : across]:
@@ -215,74 +325,72 @@ class _AdditiveNet(DenoGradEstimator):
 
     def _shown(self, parts: NDArray[np.float64]) -> NDArray[np.float64]:
         """Contributions ``(..., n_outputs)`` as the curves that are drawn, ``(..., curves)``."""
-        scaled = parts * self._units()
-        if scaled.shape[-1] == 1:
-            return scaled
-        if scaled.shape[-1] == 2:
-            return scaled[..., 1:] - scaled[..., :1]
-        centred: NDArray[np.float64] = scaled - scaled.mean(-1, keepdims=True)
+        if parts.shape[-1] == 1:
+            return parts
+        if parts.shape[-1] == 2:
+            return parts[..., 1:] - parts[..., :1]
+        centred: NDArray[np.float64] = parts - parts.mean(-1, keepdims=True)
         return centred
-
-    def _curve(self, feature: int, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """What a feature adds at values in its own units, ``(points, curves)``."""
-        standard = (values - self._encoder.center[feature]) / self._encoder.scale[feature]
-        grid = torch.from_numpy(np.clip(standard, -8.0, 8.0))
-        parts = self._model.shape_function(feature, grid).numpy()
-        return self._shown(parts - self._mean_parts[feature])
 
     def _panel(self, axes: Any, column: int, densities: list[_Density]) -> tuple[float, float]:
         """One column; returns how low and high its curves reach."""
-        own = np.flatnonzero(self._encoder.sources == column)
-        binary = self._encoder.binary[own]
+        (scale,), parts = self._curve(column, _GRID)
+        curves = self._shown(parts)
         axes.axhline(0, color=plots.FAINT, linewidth=0.8)
         axes.set_title(plots.shortened(self._encoder.columns[column], 34), fontsize=plots.FONT,
                        loc="left")  # fmt: skip
         plots.tidy(axes)
-        if binary.all():
-            curves = self._category_effects(own)
-            names = [self._category(int(f), column) for f in own]
-            if len(own) == 1:
-                names = [f"not {names[0]}", names[0]]
-            places = np.arange(len(names))
+        if scale.kind == "category":
             width = 0.7 / curves.shape[1]
             for k in range(curves.shape[1]):
                 shift = (k - (curves.shape[1] - 1) / 2) * width
-                axes.bar(places + shift, curves[:, k], width, color=plots.colour(k), zorder=2)
-            slanted = max(map(len, names)) > 6 or len(names) > 5
-            axes.set_xticks(places, [plots.shortened(n, 14) for n in names],
-                            rotation=30 if slanted else 0, ha="right" if slanted else "center",
-                            rotation_mode="anchor" if slanted else "default")  # fmt: skip
-            return float(curves.min()), float(curves.max())
-        feature = int(own[~binary][0])
-        edges = densities[feature].edges
-        values = np.linspace(edges[0], edges[-1], _GRID)
-        curves = self._curve(feature, values)
-        for k in range(curves.shape[1]):
-            axes.plot(values, curves[:, k], color=plots.colour(k), linewidth=2.0, zorder=3)
-        axes.set_xlim(edges[0], edges[-1])
-        axes.locator_params(axis="x", nbins=5)
+                axes.bar(scale.places + shift, curves[:, k], width, color=plots.colour(k), zorder=2)
+        else:
+            along = slice(None, -1) if scale.gap else slice(None)
+            for k in range(curves.shape[1]):
+                tone = plots.colour(k)
+                axes.plot(scale.places[along], curves[along, k], color=tone, linewidth=2.0,
+                          zorder=3, marker="o" if len(scale) == 2 else None)  # fmt: skip
+                if scale.gap:
+                    axes.axhline(curves[-1, k], color=tone, linewidth=1.2, linestyle=(0, (3, 3)),
+                                 label="missing")  # fmt: skip
+            if scale.gap:
+                axes.annotate("missing", (0.99, float(curves[-1].max())), (0, 2), ha="right",
+                              xycoords=("axes fraction", "data"), textcoords="offset points",
+                              fontsize=plots.FONT - 2, color=plots.INK)  # fmt: skip
+            if len(scale) > 2:
+                axes.set_xlim(*scale.places[along][[0, -1]])
+        self._label_axis(axes, "x", scale)
         return float(curves.min()), float(curves.max())
 
-    def _category_effects(self, own: NDArray[np.int64]) -> NDArray[np.float64]:
-        """What each category adds, all of the column's 0/1 features counted, ``(k, curves)``."""
-        off = np.stack([self._curve(int(f), np.array([0.0, 1.0])) for f in own])
-        if len(own) == 1:
-            both: NDArray[np.float64] = off[0]
-            return both
-        base = off[:, 0].sum(0)
-        effects: NDArray[np.float64] = base + off[:, 1] - off[:, 0]
-        return effects
-
-    def _category(self, feature: int, column: int) -> str:
-        name = self._encoder.names[feature]
-        return name.removeprefix(self._encoder.columns[column]).lstrip("=_")
+    def _label_axis(self, axes: Any, side: str, scale: ColumnScale) -> None:
+        """Categories or dates on an axis; numbers need nothing."""
+        axis = axes.xaxis if side == "x" else axes.yaxis
+        if scale.kind == "category":
+            slanted = side == "x" and (max(map(len, scale.labels)) > 6 or len(scale) > 5)
+            axis.set_ticks(scale.places, [plots.shortened(n, 14) for n in scale.labels],
+                           rotation=30 if slanted else 0,
+                           ha="right" if slanted or side == "y" else "center",
+                           rotation_mode="anchor" if slanted else "default")  # fmt: skip
+            return
+        axes.locator_params(axis=side, nbins=5 if scale.kind == "number" else 3)
+        if scale.kind == "date":
+            assert isinstance(self._encoder, TableEncoder)
+            origin = self._encoder.origins[scale.column]
+            axis.set_major_formatter(
+                lambda day, _: (origin + pd.Timedelta(days=day)).strftime("%Y-%m-%d")
+            )
 
     def _draw_density(self, axes: Any, column: int, densities: list[_Density]) -> None:
-        own = np.flatnonzero(self._encoder.sources == column)
-        numeric = own[~self._encoder.binary[own]]
+        encoder = self._encoder
+        assert isinstance(encoder, TableEncoder)
         low, high = axes.get_ylim()
         room = 0.13 * (high - low)
-        if len(numeric):
+        own = np.flatnonzero(encoder.sources == column)
+        if encoder.kinds[column] != "category":
+            numeric = own[~encoder.binary[own]]
+            if len(numeric) == 0:
+                return
             edges, share = densities[int(numeric[0])]
             axes.bar(edges[:-1], share / (share.max() or 1.0) * room, np.diff(edges), bottom=low,
                      align="edge", color="#c4c9cf", linewidth=0, zorder=1)  # fmt: skip
@@ -290,35 +398,48 @@ class _AdditiveNet(DenoGradEstimator):
         # The share of ones is what lies in the upper half of a 0/1 feature.
         ones = np.array([densities[int(f)].share[len(densities[int(f)].share) // 2 :].sum()
                          for f in own])  # fmt: skip
-        shares = np.array([1 - ones[0], ones[0]]) if len(own) == 1 else ones
+        raw = [value for _, value in encoder.categories[column]]
+        is_one = probe(encoder, {column: raw}).numpy()[:, own] > 0
+        # Of two categories the first has no feature of its own.
+        shares = np.where(is_one.any(1), is_one @ ones, 1 - ones.sum())
         axes.bar(np.arange(len(shares)), shares / (shares.max() or 1.0) * room, 0.7, bottom=low,
                  color="#c4c9cf", linewidth=0, zorder=1)  # fmt: skip
 
-    def _pair_panel(
-        self, figure: Figure | SubFigure, axes: Any, pair: int, densities: list[_Density]
-    ) -> None:
-        first, second = self._model.pairs[pair]
-        grids = [np.linspace(densities[f].edges[0], densities[f].edges[-1], 41)
-                 for f in (first, second)]  # fmt: skip
-        standard = [
-            torch.from_numpy((g - self._encoder.center[f]) / self._encoder.scale[f])
-            for g, f in zip(grids, (first, second), strict=True)
-        ]
-        parts = self._model.pair_function(pair, *standard).numpy()
-        shown = self._shown(parts - self._mean_parts[len(self._encoder.names) + pair])
+    def _pair_panel(self, figure: Figure | SubFigure, axes: Any, pair: int) -> None:
+        (first, second), parts = self._surface(pair, _PAIR_GRID)
+        shown = self._shown(parts)
         # With several classes, the one whose score the pair moves most.
         k = int(np.ptp(shown, axis=(0, 1)).argmax())
-        top = float(np.abs(shown[..., k]).max()) or 1.0
-        image = axes.pcolormesh(grids[0], grids[1], shown[..., k].T, cmap=plots.DIVERGING,
-                                vmin=-top, vmax=top, shading="gouraud")  # fmt: skip
-        names = self._encoder.names
-        axes.set_xlabel(plots.shortened(names[first]), fontsize=plots.FONT - 1)
-        axes.set_ylabel(plots.shortened(names[second]), fontsize=plots.FONT - 1)
+        surface = shown[..., k]
+        names = [self._encoder.columns[scale.column] for scale in (first, second)]
+        if first.kind == "category" and second.kind != "category":
+            first, second, surface, names = second, first, surface.T, names[::-1]
+        axes.set_xlabel(plots.shortened(names[0]), fontsize=plots.FONT - 1)
         classes = self._class_names()
         of = f" ({classes[k]})" if classes is not None and len(classes) > 2 else ""
-        title = f"{plots.shortened(names[first], 16)} & {plots.shortened(names[second], 16)}{of}"
-        axes.set_title(title, fontsize=plots.FONT, loc="left")
+        title = " & ".join(plots.shortened(name, 16) for name in names)
+        axes.set_title(f"{title}{of}", fontsize=plots.FONT, loc="left")
         plots.tidy(axes)
+        along = slice(None, -1) if first.gap else slice(None)
+        self._label_axis(axes, "x", first)
+        if first.kind != "category" and second.kind == "category":
+            for number, label in enumerate(second.labels):
+                axes.plot(first.places[along], surface[along, number], linewidth=1.6,
+                          color=plots.colour(number), label=plots.shortened(label, 14))  # fmt: skip
+            axes.axhline(0, color=plots.FAINT, linewidth=0.8)
+            axes.legend(title=plots.shortened(names[1], 16), fontsize=plots.FONT - 2,
+                        title_fontsize=plots.FONT - 2, frameon=False)  # fmt: skip
+            return
+        over = slice(None, -1) if second.gap else slice(None)
+        surface = surface[along, over]
+        top = float(np.abs(surface).max()) or 1.0
+        cells = first.kind == "category" or min(surface.shape) < 2
+        image = axes.pcolormesh(
+            first.places[along], second.places[over], surface.T, cmap=plots.DIVERGING, vmin=-top,
+            vmax=top, shading="nearest" if cells else "gouraud",
+        )  # fmt: skip
+        axes.set_ylabel(plots.shortened(names[1]), fontsize=plots.FONT - 1)
+        self._label_axis(axes, "y", second)
         plots.bar_scale(figure, image, axes, "")
 
 

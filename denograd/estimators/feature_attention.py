@@ -10,11 +10,10 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure, SubFigure
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
 
 from denograd.estimators import _plots as plots
 from denograd.estimators._base import DenoGradEstimator, whole
-from denograd.estimators._rows import TrainingRows
+from denograd.estimators._sample import SeenRows
 from denograd.estimators._tasks import DenoGradClassifier, DenoGradRegressor
 from denograd.models import FeatureAttention, TabularModel
 
@@ -32,8 +31,8 @@ class _FeatureAttention(DenoGradEstimator):
         return FeatureAttention(n_features, n_classes, width, heads, self.normalize)
 
     @torch.no_grad()
-    def _summarise(self, rows: TrainingRows, x: Tensor) -> None:
-        mean = self._model.attention(x).mean(0).numpy()
+    def _summarise(self, rows: SeenRows) -> None:
+        mean = self._model.attention(rows.x).mean(0).numpy()
         self._mean_attention = self._by_column(mean, pd.RangeIndex(len(mean)))
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -11,11 +11,11 @@ import torch
 from matplotlib.figure import Figure, SubFigure
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
 
 from denograd.estimators import _plots as plots
 from denograd.estimators._base import DenoGradEstimator, whole
 from denograd.estimators._rows import TrainingRows
+from denograd.estimators._sample import SeenRows
 from denograd.estimators._tasks import DenoGradClassifier, DenoGradRegressor
 from denograd.models import PrototypeNet, TabularModel
 
@@ -46,12 +46,23 @@ class _PrototypeNet(DenoGradEstimator):
         assert isinstance(model, PrototypeNet)
         return model
 
-    def _summarise(self, rows: TrainingRows, x: Tensor) -> None:
+    def _summarise(self, rows: SeenRows) -> None:
         # The rows that count twice or more need not be kept as often.
-        first = ~rows.frame.index.duplicated()
-        self._reference = x[torch.from_numpy(first)]
-        self._reference_index = rows.frame.index[first]
-        self._reference_target = rows.target[first]
+        own = rows.take(np.sort(np.unique(rows.position, return_index=True)[1]))
+        self._reference = own.x
+        self._reference_index = own.index
+        self._reference_target = own.target
+
+    def forget_rows(self) -> Self:
+        """Not possible here, for the training rows are a part of the explanation.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(
+            f"{type(self).__name__} explains by the training rows and can't forget them; use "
+            "another model, or model_ alone"
+        )
 
     @torch.no_grad()
     def explain(self, X: Any, k: int = 1) -> pd.DataFrame:
@@ -67,7 +78,7 @@ class _PrototypeNet(DenoGradEstimator):
             in training's ``X`` of the nearest training row in the model's own distance (its
             number, if ``X`` was an array), ``row_target``, what ``y`` was there, and
             ``distance``. With ``k`` above 1: ``row_1``, ``row_target_1``, ``distance_1``,
-            and so on. After `partial_fit` the training rows are those of the last call.
+            and so on. After `partial_fit` the training rows are a sample of at most 1,000.
 
         Raises:
             ValueError: ``k`` is not a whole number from 1 to the number of training rows.

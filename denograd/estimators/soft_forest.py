@@ -73,7 +73,8 @@ class _SoftForest(RuleReader):
         """
         rules = self.to_rules(X)
         agreement = self._trained_fidelity if X is None else self.fidelity(X)
-        heading = f"Leaves of {whole(self.trees)} trees as rules; fidelity {agreement:.2f}"
+        assert isinstance(self.model_, SoftForest)
+        heading = f"Leaves of {self.model_.trees} trees as rules; fidelity {agreement:.2f}"
         return plot_rules(figure, rules, self._class_names(), max_rules, heading)
 
 

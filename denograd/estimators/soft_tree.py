@@ -93,8 +93,7 @@ class _SoftTree(RuleReader):
         return figure
 
     def _leaf_scores(self) -> NDArray[np.float64]:
-        scores = np.array([rule.scores for rule in self._rules])
-        return scores if self._classes() is None else np.exp(scores)
+        return np.array([rule.scores for rule in self._rules])
 
 
 def draw_tree(

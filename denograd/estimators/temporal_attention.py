@@ -11,12 +11,11 @@ import torch
 from matplotlib.figure import Figure, SubFigure
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
 
 from denograd.estimators import _plots as plots
 from denograd.estimators._base import DenoGradEstimator, whole
 from denograd.estimators._features import RowEncoder
-from denograd.estimators._rows import TrainingRows
+from denograd.estimators._sample import SeenRows
 from denograd.estimators._sequences import PaddedTemporalAttention, SequenceEncoder
 from denograd.estimators._tasks import DenoGradClassifier, DenoGradRegressor
 from denograd.models import TabularModel
@@ -82,8 +81,27 @@ class _TemporalAttention(DenoGradEstimator):
         return list(range(self.n_features_in_ // self.n_channels_))
 
     @torch.no_grad()
-    def _summarise(self, rows: TrainingRows, x: Tensor) -> None:
-        self._mean_attention = self._model.attention(x).mean(0).numpy()
+    def _summarise(self, rows: SeenRows) -> None:
+        self._mean_attention = _mean_over_rows(self._model.attention(rows.x).numpy())
+
+    @torch.no_grad()
+    def mean_attention(self, X: Any = None) -> pd.DataFrame:
+        """The mean attention to each step, head by head.
+
+        Args:
+            X: rows to take the mean over, those that are nothing but padding left out; None
+                for the training rows (after `partial_fit`, a sample of them).
+
+        Returns:
+            a row for each head and a column for each step; rows sum to 1. All are 0 if every
+            row of ``X`` is nothing but padding.
+        """
+        check_is_fitted(self, "model_")
+        mean = self._mean_attention
+        if X is not None:
+            mean = _mean_over_rows(self._model.attention(self._encoded(X)[0]).numpy())
+        heads = pd.RangeIndex(len(mean), name="head")
+        return pd.DataFrame(mean.copy(), index=heads, columns=self._steps())
 
     @torch.no_grad()
     def explain(self, X: Any) -> pd.DataFrame:
@@ -187,6 +205,13 @@ class _TemporalAttention(DenoGradEstimator):
         shown = np.unique(np.linspace(0, len(names) - 1, min(len(names), 9)).round().astype(int))
         axes.set_xticks(shown, [plots.shortened(names[i], 12) for i in shown])
         axes.set_xlabel("step", fontsize=plots.FONT)
+
+
+def _mean_over_rows(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``(n, H, L)`` to ``(H, L)``; rows of padding alone have weights of 0 and do not count."""
+    attended = weights.sum((1, 2)) > 0
+    mean: NDArray[np.float64] = weights.sum(0) / max(int(attended.sum()), 1)
+    return mean
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -26,6 +27,11 @@ def check_sizes(owner: str, **sizes: int | None) -> None:
             raise ValueError(
                 f"{owner}: {name}={size!r}; it must be a whole number of at least {least}{remedy}"
             )
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a real number of Python's or numpy's, and no boolean."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def check_floating(owner: str, x: Tensor) -> None:

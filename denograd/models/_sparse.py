@@ -69,7 +69,9 @@ class _Support(torch.autograd.Function):
 
     @staticmethod
     def forward(scores: Tensor, normalize: Normalizer) -> Tensor:
-        return _SPARSE[normalize](scores, dim=-1) > 0
+        # The package cannot sort NaN; what is computed from the scores is NaN there anyway.
+        unknown = scores.isnan().any(-1, keepdim=True)
+        return _SPARSE[normalize](torch.where(unknown, 0.0, scores), dim=-1) > 0
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

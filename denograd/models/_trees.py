@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from denograd.models._base import TabularModel, shares
+from denograd.models._base import TabularModel, is_number, shares
 from denograd.models.rules import (
     Condition,
     Rule,
@@ -50,8 +49,7 @@ def check_depth(owner: str, depth: int) -> None:
 
 def check_temperature(owner: str, temperature: float) -> float:
     """The temperature as a float, or a `ValueError` if it is not a finite number above 0."""
-    number_like = isinstance(temperature, numbers.Real) and not isinstance(temperature, bool)
-    if not number_like or not 0 < temperature < float("inf"):
+    if not is_number(temperature) or not 0 < temperature < float("inf"):
         raise ValueError(f"{owner}: temperature={temperature!r}; it must be a number above 0")
     return float(temperature)
 

@@ -1,0 +1,196 @@
+"""The printed rules are what predicts: read back from the text alone, on rows of all kinds."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from numpy.typing import NDArray
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris, load_wine
+
+from denograd.estimators import (
+    RuleNetClassifier,
+    RuleNetRegressor,
+    SoftForestClassifier,
+    SoftForestRegressor,
+    SoftTreeClassifier,
+    SoftTreeRegressor,
+)
+from denograd.models import predict_from_rules
+
+RELATIONS = {">": np.greater, "<=": np.less_equal, "<": np.less, ">=": np.greater_equal}
+
+
+def holds(condition: str, table: pd.DataFrame) -> NDArray[np.bool_]:
+    """A printed condition, read as text; columns of ``table`` are named as in the text."""
+    plain = condition.removeprefix("not ")
+    if plain in table:
+        one = table[plain].to_numpy() == 1
+        return one if plain == condition else ~one
+    left, relation, right = re.fullmatch(r"(.+) (>|<=|<|>=) (\S+)", condition).groups()  # type: ignore[union-attr]
+    total = np.zeros(len(table))
+    for sign, weight, name in re.findall(
+        r"(?:^|(?<= ))([+-] |-)?(?:(\d\S*) )?([a-z]\S*(?: [a-z]\S*)*)", left
+    ):
+        value = float(weight or 1) * table[name].to_numpy()
+        total += -value if "-" in sign else value
+    return RELATIONS[relation](total, float(right))
+
+
+def read(text: str, table: pd.DataFrame, classes: list[str] | None) -> NDArray[Any]:
+    """What a text predicts: sums of what its lines add, the largest is the class."""
+    scores = np.zeros((len(table), len(classes or [0])))
+    lines = text.splitlines()
+    assert lines[0].startswith("fidelity ")
+    for line in (line for line in lines[1:] if " counts the days since " not in line):
+        premise, verb, said = re.fullmatch(
+            r"(.+?) (ADD|THEN) (.+) \[\S+ % of rows\]", line
+        ).groups()  # type: ignore[union-attr]
+        held = np.ones(len(table), dtype=bool)
+        if premise != "ALWAYS":
+            join = " OR " if " OR " in premise else " AND "
+            met = [holds(part, table) for part in premise.removeprefix("IF ").split(join)]
+            held = np.any(met, axis=0) if join == " OR " else np.all(met, axis=0)
+        parts = said.split(", ")
+        if classes is not None:
+            assert [part.rpartition(" ")[0] for part in parts] == classes
+        scores[held] += [float(part.split()[-1]) for part in parts]
+        assert verb in ("ADD", "THEN")
+    if classes is None:
+        return scores[:, 0]
+    return np.array(classes)[np.round(scores, 9).argmax(1)]
+
+
+def named(load: Any) -> tuple[pd.DataFrame, Any]:
+    X, y = load(return_X_y=True, as_frame=True)
+    X.columns = [re.sub(r"\W+", "_", name).strip("_") for name in X.columns]
+    return X, (y.map(lambda c: f"class {c}") if y.nunique() < 5 else y)
+
+
+@pytest.mark.parametrize("load", [load_wine, load_iris, load_breast_cancer])
+def test_the_text_of_a_rule_net_predicts_what_the_model_predicts(load: Any) -> None:
+    X, y = named(load)
+    model = RuleNetClassifier(random_state=0, max_steps=120).fit(X[::2], y[::2])
+    said = read(model.to_text(), X, model.classes_.tolist())
+    assert_array_equal(said, model.predict(X))
+    assert model.to_text().startswith("fidelity 1.000")
+    assert model.score(X, y) > 0.8
+
+
+@pytest.mark.parametrize("kind", [SoftTreeClassifier, SoftForestClassifier])
+@pytest.mark.parametrize("load", [load_wine, load_iris])
+def test_the_text_of_trees_agrees_with_the_model_as_far_as_it_says(kind: Any, load: Any) -> None:
+    X, y = named(load)
+    model = kind(random_state=0, max_steps=60, depth=2).fit(X[::2], y[::2])
+    text = model.to_text(X)
+    agreed = (read(text, X, model.classes_.tolist()) == model.predict(X)).mean()
+    assert text.splitlines()[0] == f"fidelity {agreed:.3f}"
+    assert_array_equal(read(text, X, model.classes_.tolist()), model.rule_predict(X))
+    if kind is SoftTreeClassifier:
+        for rule in model.to_rules():
+            assert sum(rule.scores) == pytest.approx(1, abs=2e-3)
+            assert min(rule.scores) >= 0
+
+
+@pytest.mark.parametrize("kind", [RuleNetRegressor, SoftForestRegressor, SoftTreeRegressor])
+def test_the_text_of_a_regression_predicts_values(kind: Any) -> None:
+    X, y = named(load_diabetes)
+    model = kind(random_state=0, max_steps=60).fit(X[:80], y[:80])
+    said = read(model.to_text(), X, None)
+    assert_allclose(said, model.rule_predict(X), atol=1e-6)
+    if kind is RuleNetRegressor:
+        assert_allclose(said, model.predict(X), atol=1e-6)
+
+
+def lognormal(rng: np.random.Generator, rows: int) -> pd.DataFrame:
+    return pd.DataFrame(np.exp(1.5 * rng.normal(size=(rows, 4))), columns=list("abcd"))
+
+
+def decimals(rng: np.random.Generator, rows: int) -> pd.DataFrame:
+    # Values that come again and again, and lie exactly on thresholds.
+    return pd.DataFrame(rng.normal(3, 0.5, size=(rows, 4)).round(1), columns=list("abcd"))
+
+
+@pytest.mark.parametrize("draw", [lognormal, decimals])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_rules_of_a_rule_net_are_the_model_on_new_rows(draw: Any, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    X, new = draw(rng, 40), draw(rng, 20_000)
+    y = np.log(X["a"]) + np.log(X["b"])
+    classes = np.where(y > y.median(), "high", np.where(X["c"] > X["c"].median(), "mid", "low"))
+    model = RuleNetClassifier(random_state=seed, max_steps=60).fit(X, classes)
+    assert_array_equal(model.rule_predict(new), model.predict(new))
+    # The user's own numbers, read by the text alone; they are not even cut off.
+    own = new[(new > 1e-6 * X.std()).all(axis=1)]
+    assert_array_equal(read(model.to_text(), own, model.classes_.tolist()), model.predict(own))
+    regression = RuleNetRegressor(random_state=seed, max_steps=60).fit(X, y * 100)
+    assert_allclose(regression.rule_predict(new), regression.predict(new), atol=1e-6)
+    assert_allclose(read(regression.to_text(), own, None), regression.predict(own), atol=1e-6)
+    # The public model is that model.
+    x = model._encoded(new)[0]
+    scores = np.round(model.model_(x).detach().numpy(), 9)
+    assert_array_equal(model.classes_[scores.argmax(1)], model.predict(new))
+    inner = np.round(predict_from_rules(model.model_.to_rules(), x.numpy()), 9)
+    assert_array_equal(model.classes_[inner.argmax(1)], model.predict(new))
+
+
+def mixed(rows: int, seed: int) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    frame = pd.DataFrame(
+        {
+            "age": rng.normal(50, 10, rows).round(1),
+            "sex": rng.choice(["f", "m"], rows),
+            "ward": rng.choice(["east", "north", "south"], rows),
+            "seen": pd.Timestamp("2024-01-05") + pd.to_timedelta(rng.integers(0, 600, rows), "D"),
+        }
+    )
+    frame.loc[::7, "age"] = np.nan
+    return frame
+
+
+@pytest.mark.parametrize("kind", [RuleNetClassifier, SoftTreeClassifier, SoftForestRegressor])
+def test_rules_run_on_encoded_rows(kind: Any) -> None:
+    X, new = mixed(80, 0), mixed(500, 1)
+    new.loc[::5, "sex"] = "unknown"
+    y = (X["sex"] == "m") | (X["seen"] > "2025-01-01")
+    model = kind(max_steps=60, random_state=0).fit(X, y)
+    encoded = model.encode(new)
+    assert list(encoded.columns) == model.encoded_names_
+    assert_array_equal(encoded.index, new.index)
+    scores = predict_from_rules(model.to_rules(), encoded)
+    said = model.rule_predict(new)
+    if kind is SoftForestRegressor:
+        assert_allclose(scores[:, 0], said)
+        assert_allclose(read(model.to_text(), encoded, None), said, atol=1e-6)
+        return
+    assert_array_equal(model.classes_[np.round(scores, 9).argmax(1)], said)
+    assert_array_equal(read(model.to_text(), encoded, ["False", "True"]) == "True", said)
+    if kind is RuleNetClassifier:
+        assert_array_equal(said, model.predict(new))
+
+
+def test_encoded_rows_are_in_the_units_of_the_table() -> None:
+    X = mixed(80, 0)
+    model = SoftTreeClassifier(max_steps=2).fit(X, X["sex"])
+    encoded = model.encode(X)
+    assert_array_equal(encoded["age"], X["age"].fillna(X["age"].median()))
+    assert_array_equal(encoded["age_missing"], X["age"].isna())
+    assert_array_equal(encoded["sex=m"], X["sex"] == "m")
+    assert_array_equal(encoded["ward=north"], X["ward"] == "north")
+    days = (X["seen"] - X["seen"].min()).dt.days
+    assert_array_equal(encoded["seen_days"], days)
+    assert_array_equal(encoded["seen_month"], X["seen"].dt.month)
+
+
+def test_the_text_says_from_when_days_are_counted() -> None:
+    X = mixed(80, 0)
+    late = X["seen"] > "2025-01-01"
+    model = SoftTreeClassifier(depth=1, max_steps=60, random_state=0).fit(X[["seen"]], late)
+    first = X["seen"].min().date()
+    assert model.to_text().splitlines()[1] == f"seen_days counts the days since {first}"
+    other = SoftTreeClassifier(depth=1, max_steps=5, random_state=0).fit(X[["age"]], late)
+    assert "counts the days" not in other.to_text()
