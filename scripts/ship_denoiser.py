@@ -16,12 +16,16 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from _development_tables import classification_tables
+from _development_tables import KINDS, classification_tables
 
 from denograd.denoisers import load_denoiser, read_card, save_denoiser
 from denograd.meta.validation import MetaValidation, Score
+from denograd.models.registry import KNOWN_MODELS
 
 WEIGHTS = Path("denograd/denoisers/weights")
+JUDGES = ("soft_tree", "attention", "additive_net", "rule_net", "prototype_net")
+"""Architectures that a control is tuned for."""
+
 COMPUTED = {"schema", "kind", "features", "coefficients", "config", "tensors", "sha256"}
 
 
@@ -35,11 +39,13 @@ def main() -> None:
     parser.add_argument("--name", default="default")
     parser.add_argument("--rates", type=float, nargs="+", default=[3e-3, 1e-2, 3e-2])
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--models", nargs="+", default=list(JUDGES), choices=KNOWN_MODELS)
+    parser.add_argument("--kinds", nargs="+", default=["classes", "series"], choices=KINDS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     denoiser = load_denoiser(arguments.denoiser)
-    tables = classification_tables(arguments.data, "meta_validation")
-    validation = MetaValidation(tables, seeds=arguments.seeds)
+    tables = classification_tables(arguments.data, "meta_validation", arguments.kinds)
+    validation = MetaValidation(tables, arguments.models, seeds=arguments.seeds)
     scores: dict[float, Score] = {}
     for rate in arguments.rates:
         scores[rate] = validation.score(denoiser, learning_rate=rate)
