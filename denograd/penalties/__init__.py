@@ -19,6 +19,8 @@ weight * penalty``, and the training loop stays as it is:
 - A module that had no part in a step is named by a warning, once.
 - Penalties hold no state to be saved: ``state_dict`` knows nothing of them. Copies and
   pickles of the optimizer take them along, without their scaler.
+
+`SaliencyDecor` is no such term but a whole loss, to be called in place of one's own.
 """
 
 from denograd.penalties._base import Penalty, Scaler
@@ -34,6 +36,8 @@ from denograd.penalties.features import (
 )
 from denograd.penalties.heads import HeadDisagreement, head_agreement
 from denograd.penalties.nodes import NodeDecorrelation, node_correlation
+from denograd.penalties.saliency import input_saliency, least_salient, prediction_divergence
+from denograd.penalties.saliency_decor import SaliencyDecor, SaliencyParts
 from denograd.penalties.whitening import Whitening, whitening_distance
 
 __all__ = [
@@ -45,6 +49,8 @@ __all__ = [
     "NodeDecorrelation",
     "Penalty",
     "PenaltyWatch",
+    "SaliencyDecor",
+    "SaliencyParts",
     "Scaler",
     "Site",
     "Whitening",
@@ -52,6 +58,9 @@ __all__ = [
     "correlation_penalty",
     "covariance_penalty",
     "head_agreement",
+    "input_saliency",
+    "least_salient",
     "node_correlation",
+    "prediction_divergence",
     "whitening_distance",
 ]
