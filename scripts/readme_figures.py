@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,14 @@ def main() -> None:
     validation, base = card["figures"]["meta_validation"], card["training"]["base"]
     by_model = ", ".join(f"`{k}` {v:.3f}" for k, v in validation["by_model"].items())
     trained = ", ".join(f"`{name}`" for name in card["training"]["distribution"]["models"])
+    closing = (
+        f"On {len(validation['by_table'])} other tables, most of them with a weaker signal, which "
+        "picked the weights and the base's rate but were not trained on (meta-validation, 16 to "
+        f"256 rows), the geometric mean of the ratio to the control is {validation['ratio']:.3f}; "
+        f"{100 * validation['wins']:.0f} % of the cells are below 1, and the worst is "
+        f"{validation['worst']:.2f}. By architecture: {by_model} (from the card, `denograd "
+        f"denoisers default`). Meta-training saw {trained} alone."
+    )
     section = f"""Mean log loss (nats) and accuracy on test rows over {len(TABLES)} tables
 ({", ".join(TABLES)}), 2 models and {arguments.seeds} seeds, {config.steps} steps; made by
 `python scripts/readme_figures.py`. None of the tables was meta-trained on. DenoGrad runs around
@@ -106,12 +115,7 @@ def main() -> None:
 
 ![Log loss, ratio to the control, case by case](docs/images/demo-ratios.png)
 
-On {len(validation["by_table"])} other tables, most of them with a weaker signal, which picked the
-weights and the base's rate but were not trained on (meta-validation, 16 to 256 rows), the
-geometric mean of the ratio to the control is {validation["ratio"]:.3f};
-{100 * validation["wins"]:.0f} % of the cells are below 1, and the worst is
-{validation["worst"]:.2f}. By architecture: {by_model} (from the card, `denograd denoisers
-default`; {trained} were meta-trained on, the others not)."""
+{textwrap.fill(closing, 100, break_on_hyphens=False)}"""
     readme = Path("README.md")
     text = readme.read_text(encoding="utf-8")
     before, after = text.split(BEGIN)[0], text.split(END)[1]
