@@ -224,6 +224,9 @@ class TemporalAttentionClassifier(_TemporalAttention, DenoGradClassifier):
     a channel is standardised over all rows and steps. A step at which all channels are NaN
     is padding and gets no attention; a channel that is NaN beside others gets its mean.
 
+    The default denoiser holds this model back on few sequences (``docs/comparison.md``); for
+    now ``optimizer="adamw"`` is the better choice.
+
     Args:
         n_channels: number of channels; None for that of a three-dimensional ``X``, else 1.
         width: size of a step's token.
@@ -250,6 +253,9 @@ class TemporalAttentionRegressor(_TemporalAttention, DenoGradRegressor):
     The model is `denograd.models.TemporalAttention`. How it is trained is said in
     `DenoGradEstimator` and `DenoGradRegressor`, whose parameters it has too; what ``X`` is,
     in `TemporalAttentionClassifier`.
+
+    The default denoiser holds this model back on few sequences (``docs/comparison.md``); for
+    now ``optimizer="adamw"`` is the better choice.
 
     Args:
         n_channels: number of channels; None for that of a three-dimensional ``X``, else 1.
