@@ -8,12 +8,11 @@ file.
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from denograd.baselines._tuned_file import check_counts, nearest, read_settings
 from denograd.baselines.errors import BaselineError
 from denograd.baselines.schedules import SCHEDULES
 
@@ -69,15 +68,9 @@ def read_control(path: Path = CONTROL_FILE) -> list[ControlSettings]:
     """
     remedy = "make it anew with scripts/tune_control.py"
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        entries = read_settings(path, _SCHEMA, remedy)
     except FileNotFoundError as error:
         raise BaselineError(f"{path}: there is no such file; {remedy}") from error
-    except (OSError, ValueError) as error:
-        raise BaselineError(f"{path}: it is not readable JSON ({error}); {remedy}") from error
-    schema = content.get("schema") if isinstance(content, dict) else None
-    if schema != _SCHEMA:
-        raise BaselineError(f"{path}: its schema is {schema!r}, not {_SCHEMA}; {remedy}")
-    entries = content.get("settings")
     if not isinstance(entries, list) or not entries:
         raise BaselineError(f"{path}: it has no list 'settings' with entries; {remedy}")
     settings = []
@@ -95,7 +88,7 @@ def control_settings(
 ) -> ControlSettings:
     """The settings tuned for a model and the numbers of steps and rows nearest to these.
 
-    Nearest in the logarithm, because 100 steps are to 200 what 200 are to 400; steps first.
+    Nearest in the logarithm; steps first.
 
     Args:
         model: name of a model, as `denograd.models.registry.make_model` takes it.
@@ -107,9 +100,7 @@ def control_settings(
         BaselineError: the file cannot be used (see `read_control`), holds nothing for
             this model, or a number is below 1.
     """
-    for name, value in {"steps": steps, "rows": rows}.items():
-        if value < 1:
-            raise BaselineError(f"control_settings: {name}={value}; it must be at least 1")
+    check_counts("control_settings", steps, rows)
     settings = read_control(path)
     tuned = [entry for entry in settings if entry.model == model]
     if not tuned:
@@ -118,8 +109,4 @@ def control_settings(
             f"control_settings: model={model!r} has no tuned settings; tuned are {known}. "
             "Tune it with scripts/tune_control.py, or use the optimizer 'adamw_default'."
         )
-
-    def distance(entry: ControlSettings) -> tuple[float, float]:
-        return abs(math.log(entry.steps / steps)), abs(math.log(entry.rows / rows))
-
-    return min(tuned, key=distance)
+    return nearest(tuned, steps, rows)

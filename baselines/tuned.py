@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from denograd.baselines._tuned_file import check_counts, nearest, read_settings
 from denograd.baselines.errors import BaselineError
 from denograd.baselines.rival import Rival
 
@@ -52,16 +51,10 @@ def read_tuned(path: Path, rivals: Mapping[str, Rival]) -> list[TunedRival]:
         BaselineError: it is not such JSON, or holds a rival that is not known or a value
             that it could not have been given; the message names the entry.
     """
-    if not path.exists():
-        return []
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BaselineError(f"{path}: it is not readable JSON ({error}); {_REMEDY}") from error
-    schema = content.get("schema") if isinstance(content, dict) else None
-    if schema != SCHEMA:
-        raise BaselineError(f"{path}: its schema is {schema!r}, not {SCHEMA}; {_REMEDY}")
-    entries = content.get("settings")
+        entries = read_settings(path, SCHEMA, _REMEDY)
+    except FileNotFoundError:
+        return []
     if not isinstance(entries, list):
         raise BaselineError(f"{path}: it has no list 'settings'; {_REMEDY}")
     return [_entry(entry, rivals, f"{path}: settings[{i}]") for i, entry in enumerate(entries)]
@@ -77,18 +70,14 @@ def tuned_settings(
     Raises:
         BaselineError: nothing is tuned for this rival and model, or a number is below 1.
     """
-    for name, value in {"steps": steps, "rows": rows}.items():
-        if value < 1:
-            raise BaselineError(f"tuned_settings: {name}={value}; it must be at least 1")
+    check_counts("tuned_settings", steps, rows)
     found = [t for t in tuned if (t.optimizer, t.model) == (rival.name, model)]
     if not found:
         raise BaselineError(
             f"optimizer {rival.name!r} is not tuned for the model {model!r}; tune it with "
             f"scripts/tune_rivals.py, or take it untuned, as '{rival.name}:default'"
         )
-    return min(
-        found, key=lambda t: (abs(math.log(t.steps / steps)), abs(math.log(t.rows / rows)))
-    ).settings
+    return nearest(found, steps, rows).settings
 
 
 def _entry(entry: Any, rivals: Mapping[str, Rival], where: str) -> TunedRival:

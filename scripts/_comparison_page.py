@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from _page import around_figures
 from scipy.stats import wilcoxon
 
-BEGIN, END = "<!-- figures:start -->", "<!-- figures:end -->"
 COMMAND = (
     "python scripts/compare_models.py --data ../shared/data --out results/compare "
     "--page docs/comparison.md"
@@ -30,11 +30,8 @@ DUELS = (
 
 def write_page(path: Path, lines: pd.DataFrame) -> None:
     """Put the figures between the markers of a page."""
-    text = path.read_text(encoding="utf-8")
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise SystemExit(f"{path}: it must hold {BEGIN} and {END}, each once")
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    path.write_text(f"{before}{BEGIN}\n{section(lines)}\n{END}{after}", encoding="utf-8")
+    before, after = around_figures(path)
+    path.write_text(f"{before}{section(lines)}{after}", encoding="utf-8")
 
 
 def section(lines: pd.DataFrame) -> str:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
+from _page import around_figures
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -17,7 +18,6 @@ from numpy.typing import NDArray
 
 from denograd import explain
 
-BEGIN, END = "<!-- figures:start -->", "<!-- figures:end -->"
 COMMAND = (
     "python scripts/explanations.py --data ../shared/data --out results/explanations "
     "--page docs/explanations.md"
@@ -98,16 +98,13 @@ class Change:
 
 def write_page(path: Path, lines: pd.DataFrame) -> None:
     """Put the figures between the markers of a page, and draw its pictures beside it."""
-    text = path.read_text(encoding="utf-8")
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise SystemExit(f"{path}: it must hold {BEGIN} and {END}, each once")
+    before, after = around_figures(path)
     cases = by_case(lines)
     images = path.parent / "images"
     images.mkdir(exist_ok=True)
     draw_changes(cases).savefig(images / "explanations-changes.png", dpi=150)
     draw_seeds(cases).savefig(images / "explanations-seeds.png", dpi=150)
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    path.write_text(f"{before}{BEGIN}\n{section(lines, cases)}\n{END}{after}", encoding="utf-8")
+    path.write_text(f"{before}{section(lines, cases)}{after}", encoding="utf-8")
 
 
 # ----------------------------------------------------------------------------- the figures

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from _page import around_figures
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.stats import rankdata, spearmanr, t
 
-BEGIN, END = "<!-- figures:start -->", "<!-- figures:end -->"
 COMMAND = "python scripts/reproduce_saliency_decor.py --seeds {} --page docs/saliency-decor.md"
 NAMES = {
     "digits": "digits (CNN)",
@@ -56,11 +56,8 @@ DIFFERENCES = (
 
 def write_page(path: Path, lines: pd.DataFrame) -> None:
     """Put the figures between the markers of a page."""
-    text = path.read_text(encoding="utf-8")
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise SystemExit(f"{path}: it must hold {BEGIN} and {END}, each once")
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    path.write_text(f"{before}{BEGIN}\n{section(lines)}\n{END}{after}", encoding="utf-8")
+    before, after = around_figures(path)
+    path.write_text(f"{before}{section(lines)}{after}", encoding="utf-8")
 
 
 def complete(lines: pd.DataFrame) -> pd.DataFrame:

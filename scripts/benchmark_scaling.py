@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from _page import around_figures
 from rich.console import Console
 from rich.progress import track
 
@@ -50,7 +51,6 @@ from denograd.models import FeatureAttention, SoftTree
 
 FEATURES, ROWS, BATCH = 16, 64, 32
 CONSOLE = Console(stderr=True)
-BEGIN, END = "<!-- figures:start -->", "<!-- figures:end -->"
 
 
 def episode(tasks: int, steps: int, depth: int = 3, model: str = "soft_tree") -> Episode:
@@ -292,9 +292,8 @@ def main() -> None:
     text = tables(result)
     print(text)
     if arguments.page is not None:
-        page = arguments.page.read_text(encoding="utf-8")
-        before, after = page.split(BEGIN)[0], page.split(END)[1]
-        arguments.page.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+        before, after = around_figures(arguments.page)
+        arguments.page.write_text(f"{before}{text}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ soon as it is done; the same command goes on where it stopped.
 from __future__ import annotations
 
 import argparse
-import csv
 import importlib
 import importlib.util
 import time
@@ -21,12 +20,13 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from _comparison_page import write_page
+from _journal import LineJournal
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from rich.console import Console
@@ -279,31 +279,19 @@ def has_neural_trees() -> bool:
     return importlib.util.find_spec("neural_trees") is not None
 
 
-class Journal:
-    """`results.csv`: a line for each fit, on disk before the next."""
+class Journal(LineJournal):
+    """A line for each fit; scikit-learn's models have no optimizer."""
 
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / "results.csv"
-        if not self.path.exists():
-            self.path.write_text(",".join(COLUMNS) + "\n", encoding="utf-8")
-        text = self.path.read_text(encoding="utf-8")
-        # A line that a kill cut off is a fit that is not done.
-        self.path.write_text(text[: text.rfind("\n") + 1], encoding="utf-8")
+    columns = COLUMNS
+    types: ClassVar[dict[str, str]] = {"optimizer": "str"}
 
     def read(self) -> pd.DataFrame:
-        frame = pd.read_csv(self.path, dtype={"optimizer": "str"})
+        frame = super().read()
         frame["optimizer"] = frame["optimizer"].fillna("")
-        if list(frame) != COLUMNS:
-            raise SystemExit(f"{self.path}: has other columns; choose another folder")
         return frame
 
     def finished(self) -> set[Cell]:
         return set(self.read()[list(Cell._fields)].itertuples(index=False, name=None))  # type: ignore[arg-type]
-
-    def append(self, row: dict[str, Any]) -> None:
-        with self.path.open("a", encoding="utf-8", newline="") as file:
-            csv.DictWriter(file, COLUMNS, lineterminator="\n").writerow(row)
 
 
 def main() -> None:

@@ -14,21 +14,19 @@ same command goes on where it stopped.
 from __future__ import annotations
 
 import argparse
-import csv
 import functools
-import importlib
-import importlib.util
 import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from _explanations_page import ARMS, write_page
+from _explanations_page import ARMS, MODELS, write_page
+from _journal import LineJournal
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
@@ -58,6 +56,7 @@ from denograd.evaluation.metrics import score
 from denograd.evaluation.train import draw_batches
 from denograd.models import FeatureAttention, PrototypeNet, TabularModel, TemporalAttention
 from denograd.models.registry import make_model
+from denograd.penalties import Decorrelation
 
 BUILTIN = ("breast_cancer", "wine")
 TABLES = (
@@ -80,15 +79,7 @@ SERIES = {
 above the median (sentiment) or above the mean of the window (the others, which are standardised
 and split by time)."""
 
-TABLE_MODELS = (
-    "soft_tree",
-    "soft_forest",
-    "rule_net",
-    "additive_net",
-    "attention",
-    "prototype_net",
-)
-SEQUENCE_MODEL = "temporal_attention"
+TABLE_MODELS, SEQUENCE_MODEL = MODELS[:-1], MODELS[-1]
 ROWS, STEPS, BATCH, SEEDS = 64, 200, 32, 10
 MAX_TEST, EXPLAINED, EXPLAINED_SEQUENCES, KEPT = 1000, 64, 24, 8
 """Test rows that are predicted, explained, and whose attention is kept for comparing seeds."""
@@ -213,10 +204,6 @@ def new_model(problem: Problem, name: str, seed: int) -> TabularModel:
     return model
 
 
-def has_penalties() -> bool:
-    return importlib.util.find_spec("denograd.penalties") is not None
-
-
 @functools.cache
 def control_of(name: str) -> ControlSettings:
     """The control's settings, read once; AdamW as it comes where nothing is tuned for a model."""
@@ -248,8 +235,7 @@ def make_optimizer(
         return control, LambdaLR(control, factor)
     options: dict[str, Any] = {}
     if arm == "penalties":
-        penalties = importlib.import_module("denograd.penalties")
-        options["penalties"] = [penalties.Decorrelation(weight=PENALTY_WEIGHT)]
+        options["penalties"] = [Decorrelation(weight=PENALTY_WEIGHT)]
     base = make_base(model, base_settings("default"))
     made = DenoGrad(base, "default", model=model, total_steps=STEPS, dataset_size=ROWS, **options)
     return made, None
@@ -348,40 +334,22 @@ def cells(problems: Sequence[Problem], arms: Sequence[str]) -> list[Cell]:
     ]
 
 
-class Journal:
-    """`results.csv`: a line for each fit, on disk before the next."""
+class Journal(LineJournal):
+    """A line for each fit, with the settings that it was made with."""
 
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / "results.csv"
-        if not self.path.exists():
-            self.path.write_text(",".join(COLUMNS) + "\n", encoding="utf-8")
-        text = self.path.read_text(encoding="utf-8")
-        # A line that a kill cut off is a fit that is not done.
-        self.path.write_text(text[: text.rfind("\n") + 1], encoding="utf-8")
-
-    def read(self) -> pd.DataFrame:
-        frame = pd.read_csv(self.path, dtype={"importances": "str", "attention": "str"})
-        if list(frame) != COLUMNS:
-            raise SystemExit(f"{self.path}: has other columns; choose another folder")
-        return frame
+    columns = COLUMNS
+    types: ClassVar[dict[str, str]] = {"importances": "str", "attention": "str"}
 
     def finished(self) -> set[Cell]:
         """Fits that are there, with the settings of today; others are dropped from the file."""
         lines = self.read()
-        today = [
-            settings_of(arm, model)
-            for arm, model in lines[["arm", "model"]].itertuples(index=False, name=None)
-        ]
-        kept = lines[lines["settings"] == today]
+        pairs = [*lines[["arm", "model"]].itertuples(index=False, name=None)]
+        today = {pair: settings_of(*pair) for pair in set(pairs)}
+        kept = lines[lines["settings"] == [today[pair] for pair in pairs]]
         if len(kept) < len(lines):
             NOTES.print(f"{len(lines) - len(kept)} fits have other settings and are done again")
             kept.to_csv(self.path, index=False)
         return {Cell(*line) for line in kept[list(Cell._fields)].itertuples(index=False)}
-
-    def append(self, row: dict[str, Any]) -> None:
-        with self.path.open("a", encoding="utf-8", newline="") as file:
-            csv.DictWriter(file, COLUMNS, lineterminator="\n").writerow(row)
 
 
 def main() -> None:
@@ -397,14 +365,10 @@ def main() -> None:
     journal = Journal(arguments.out)
     if arguments.data is not None:
         torch.set_num_threads(1)
-        arms = list(arguments.arms)
-        if "penalties" in arms and not has_penalties():
-            arms.remove("penalties")
-            NOTES.print("denograd.penalties is not there: the arm with penalties is left out")
         problems = [*read_tables(arguments.data), *read_series(arguments.data)]
         by_name = {problem.name: problem for problem in problems}
         done = journal.finished()
-        missing = [cell for cell in cells(problems, arms) if cell not in done]
+        missing = [cell for cell in cells(problems, arguments.arms) if cell not in done]
         for cell in track(missing, "fits", console=NOTES):
             journal.append(run(by_name[cell.dataset], cell))
     if arguments.page is not None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from _page import around_figures
 
 from denograd.data import builtin_table
 from denograd.denoisers import read_card
@@ -30,7 +31,6 @@ LABELS = {
     "denograd:identity": "AdamW, rate 0.01, no decay, untuned",
     "denograd": "AdamW with DenoGrad, untuned",
 }
-BEGIN, END = "<!-- figures:start -->", "<!-- figures:end -->"
 
 
 def means(results: pd.DataFrame) -> str:
@@ -117,9 +117,8 @@ def main() -> None:
 
 {textwrap.fill(closing, 100, break_on_hyphens=False)}"""
     readme = Path("README.md")
-    text = readme.read_text(encoding="utf-8")
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    readme.write_text(f"{before}{BEGIN}\n{section}\n{END}{after}", encoding="utf-8")
+    before, after = around_figures(readme)
+    readme.write_text(f"{before}{section}{after}", encoding="utf-8")
     print(section)
 
 

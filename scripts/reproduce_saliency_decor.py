@@ -12,15 +12,14 @@ stopped. About ten minutes of one processor core.
 from __future__ import annotations
 
 import argparse
-import csv
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
+from _journal import LineJournal
 from _saliency_data import DATASETS, Data, network, read
 from _saliency_page import draw, write_page
 from numpy.typing import NDArray
@@ -174,31 +173,14 @@ def cells(seeds: int) -> Iterator[Cell]:
                 yield Cell(dataset, arm, seed)
 
 
-class Journal:
-    """`results.csv`: a line for each fit, on disk before the next."""
+class Journal(LineJournal):
+    """A line for each fit."""
 
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / "results.csv"
-        if not self.path.exists():
-            self.path.write_text(",".join(COLUMNS) + "\n", encoding="utf-8")
-        text = self.path.read_text(encoding="utf-8")
-        # A line that a kill cut off is a fit that is not done.
-        self.path.write_text(text[: text.rfind("\n") + 1], encoding="utf-8")
-
-    def read(self) -> pd.DataFrame:
-        frame = pd.read_csv(self.path)
-        if list(frame) != COLUMNS:
-            raise SystemExit(f"{self.path}: has other columns; choose another folder")
-        return frame
+    columns = COLUMNS
 
     def finished(self) -> set[Cell]:
         lines = self.read()[list(Cell._fields)].itertuples(index=False, name=None)
         return {Cell(str(dataset), str(arm), int(seed)) for dataset, arm, seed in lines}
-
-    def append(self, row: dict[str, Any]) -> None:
-        with self.path.open("a", encoding="utf-8", newline="") as file:
-            csv.DictWriter(file, COLUMNS, lineterminator="\n").writerow(row)
 
 
 def main() -> None:

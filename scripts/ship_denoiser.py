@@ -18,12 +18,13 @@ from pathlib import Path
 import torch
 from _development_tables import KINDS, classification_tables
 
+from denograd.baselines import read_control
 from denograd.denoisers import load_denoiser, read_card, save_denoiser
 from denograd.meta.validation import MetaValidation, Score
 from denograd.models.registry import KNOWN_MODELS
 
 WEIGHTS = Path("denograd/denoisers/weights")
-JUDGES = ("soft_tree", "attention", "additive_net", "rule_net", "prototype_net")
+JUDGES = tuple(dict.fromkeys(entry.model for entry in read_control()))
 """Architectures that a control is tuned for."""
 
 COMPUTED = {"schema", "kind", "features", "coefficients", "config", "tensors", "sha256"}

@@ -746,6 +746,7 @@ def test_arms_start_alike_and_a_cut_line_is_a_fit_that_is_not_done(
 def test_the_page_compares_seed_by_seed(script: ModuleType, tmp_path: Path) -> None:
     import _saliency_page as page
     import pandas as pd
+    from _page import BEGIN, END
 
     rng = np.random.default_rng(0)
     rows = []
@@ -774,7 +775,7 @@ def test_the_page_compares_seed_by_seed(script: ModuleType, tmp_path: Path) -> N
     perfect = np.arange(8.0).reshape(4, 2)[:, None]
     assert page.rank_correlation(perfect) == "+1.00 (+1.00 to +1.00)"
     path = tmp_path / "page.md"
-    path.write_text(f"before\n{page.BEGIN}\nold\n{page.END}\nafter", encoding="utf-8")
+    path.write_text(f"before\n{BEGIN}\nold\n{END}\nafter", encoding="utf-8")
     page.write_page(path, lines)
     text = path.read_text(encoding="utf-8")
     assert text.startswith("before\n")

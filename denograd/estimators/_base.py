@@ -203,8 +203,7 @@ class DenoGradEstimator(BaseEstimator, ABC):  # type: ignore[misc]
             rows = self._read(X, y, sample_weight, first=not going_on)
             self._fit_target(rows.target, first=not going_on)
             if not going_on:
-                seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-                self._seed = seed
+                self._draw_seed()
             held_out = None
             if self.early_stopping:
                 rows, held_out = self._split(rows)
@@ -212,8 +211,7 @@ class DenoGradEstimator(BaseEstimator, ABC):  # type: ignore[misc]
                 self._tell_optimizer(self._run.steps + int(self.max_steps), len(rows.frame))
             else:
                 self._start(rows, int(self.max_steps))
-            self._rows_seen = self._weight_rows = 0
-            self._weight_sum = 0.0
+            self._count_anew()
             self._train(rows, held_out, int(self.max_steps), all_rows=True)
         return self
 
@@ -228,17 +226,24 @@ class DenoGradEstimator(BaseEstimator, ABC):  # type: ignore[misc]
             rows = self._read(X, y, sample_weight, first=first)
             self._fit_target(rows.target, first=first)
             if first:
-                seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-                self._seed = seed
+                self._draw_seed()
                 self._start(rows, None)
-                self._sample = RowSample(seed)
-                self._rows_seen = self._weight_rows = 0
-                self._weight_sum = 0.0
+                self._sample = RowSample(self._seed)
+                self._count_anew()
             else:
                 # How long this goes on is not known any more.
                 self._tell_optimizer(None, self._rows_seen + len(rows.frame))
             self._train(rows, None, -(-len(rows.frame) // int(self.batch_size)), all_rows=False)
         return self
+
+    def _draw_seed(self) -> None:
+        state = check_random_state(self.random_state)
+        self._seed = int(state.randint(np.iinfo(np.int32).max))
+
+    def _count_anew(self) -> None:
+        """Forget how many rows were seen, and what they weighed."""
+        self._rows_seen = self._weight_rows = 0
+        self._weight_sum = 0.0
 
     @contextmanager
     def _all_or_nothing(self, going_on: bool) -> Iterator[None]:
@@ -359,12 +364,11 @@ class DenoGradEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         self.best_step_ = self._run.best_step
         # In double precision a row's prediction does not depend on the rows beside it.
         self.model_ = copy.deepcopy(self._run.model).double().eval()
-        self._account(rows, all_rows)
+        self._account(rows, batches.x.double(), all_rows)
 
-    def _account(self, rows: TrainingRows, all_rows: bool) -> None:
-        """What the model says of itself over the rows seen."""
+    def _account(self, rows: TrainingRows, x: Tensor, all_rows: bool) -> None:
+        """What the model says of itself over the rows seen; ``x`` is these rows, encoded."""
         weight = np.ones(len(rows.target)) if rows.weight is None else rows.weight
-        x = torch.from_numpy(self._encoder.transform(rows.frame)).double()
         self._rows_seen += len(rows.frame)
         if all_rows:
             self._sample = RowSample(self._seed)

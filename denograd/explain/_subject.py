@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,18 +10,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from denograd.estimators import DenoGradClassifier, DenoGradEstimator
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; every submodule then gets back the mode that it had."""
-    before = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in before:
-            part.training = training
 
 
 def to_rows(x: Any, module: nn.Module) -> Tensor:

@@ -13,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from denograd._modes import evaluating
 from denograd.estimators import DenoGradEstimator
 from denograd.explain._checks import as_numbers, check_count
-from denograd.explain._subject import Subject, evaluating
+from denograd.explain._subject import Subject
 
 Method = Literal[
     "integrated_gradients", "saliency", "input_x_gradient", "gradient_shap", "shapley_sampling"

@@ -9,9 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from denograd._modes import evaluating
 from denograd.estimators import DenoGradEstimator
 from denograd.explain._checks import as_numbers
-from denograd.explain._subject import Subject, evaluating
+from denograd.explain._subject import Subject
 from denograd.explain.own import own_attributions
 
 

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from denograd.explain._subject import evaluating, to_rows
+from denograd._modes import evaluating
+from denograd.explain._subject import to_rows
 
 
 def probabilities(model: nn.Module) -> Callable[[Any], NDArray[np.float64]]:

@@ -4,12 +4,11 @@ when it is not, and how far a prediction moves.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from denograd._modes import evaluating
 
 
 def input_saliency(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -33,7 +32,7 @@ def input_saliency(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         >>> bool((said[0] == model.weight[1].abs()).all())
         True
     """
-    with torch.inference_mode(False), torch.enable_grad(), _evaluating(model):
+    with torch.inference_mode(False), torch.enable_grad(), evaluating(model):
         inputs = x.detach().clone().requires_grad_()
         own = model(inputs).gather(1, y.detach().clone().unsqueeze(1)).sum()
         gradient = None
@@ -105,18 +104,6 @@ def prediction_divergence(outputs: Tensor, masked: Tensor) -> Tensor:
     lowest = torch.finfo(torch.float16).min
     p, q = (F.log_softmax(o, dim=-1).clamp_min(lowest) for o in (outputs, masked))
     return F.kl_div(q, p, reduction="batchmean", log_target=True)
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; then each part gets back the mode that it had."""
-    before = [(part, part.training) for part in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for part, training in before:
-            part.training = training
 
 
 def uniform(like: Tensor, generator: torch.Generator | None) -> Tensor:

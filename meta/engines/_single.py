@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from denograd.denoisers import Context, Denoiser, Layout, State
+from denograd.denoisers import Context, Denoised, Denoiser, Layout, State
 from denograd.meta.engines._base import Schedule
 from denograd.meta.episode import Episode
 from denograd.meta.weights import denoiser_of_task
@@ -117,6 +117,22 @@ def all_but_last_gradients(
     ]
 
 
+def held_out_losses(models: Sequence[nn.Module], episode: Episode) -> Tensor:
+    """`held_out_loss` of each task, ``(T,)``."""
+    return torch.stack([held_out_loss(model, episode, i) for i, model in enumerate(models)])
+
+
+def denoised_move(
+    moved: Tensor, result: Denoised, layout: Layout, rate: Tensor | float, flat: Tensor
+) -> Tensor:
+    """The base's move with the denoiser's gain and decay; all but ``rate`` are ``(N,)``."""
+    if result.gain is not None:
+        moved = result.gain * moved
+    if result.decay is not None:
+        moved = moved - rate * layout.spread(result.decay) * flat
+    return moved
+
+
 def mean_and_variance(gradients: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """The mean of micro-batch gradients and the variance of that mean, both ``(N,)``.
 
@@ -161,6 +177,23 @@ def copy_buffers(source: nn.Module, target: nn.Module) -> None:
     for (_, old), (_, new) in zip(source.named_modules(), target.named_modules(), strict=True):
         for name, buffer in old._buffers.items():
             new._buffers[name] = None if buffer is None else buffer.detach().clone()
+
+
+class Leaves:
+    """Copies of tensors that are leaves of a graph, and which copy is whose.
+
+    Attributes:
+        pairs: each tensor and its copy, in the order in which they were asked for.
+    """
+
+    def __init__(self) -> None:
+        self.pairs: list[tuple[Tensor, Tensor]] = []
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The copy of a tensor."""
+        after = x.detach().requires_grad_()
+        self.pairs.append((x, after))
+        return after
 
 
 def cut_state(state: State, leaf: Callable[[Tensor], Tensor]) -> State:

@@ -20,12 +20,14 @@ from torch import Tensor, nn
 from denograd.denoisers import Denoised, Denoiser, State
 from denograd.meta.engines._base import Cut, Schedule
 from denograd.meta.engines._single import (
+    Leaves,
     Served,
     all_but_last_gradients,
     copy_buffers,
     cut_state,
     cut_up,
-    held_out_loss,
+    denoised_move,
+    held_out_losses,
     join,
     mean_and_variance,
     micro_losses,
@@ -182,33 +184,21 @@ class HigherEngine:
             moved = join(stepped, old) - flat
             if episode.base != "adam" and episode.weight_decay:
                 moved = moved - rate * episode.weight_decay * flat
-            if result.gain is not None:
-                moved = result.gain * moved
-            if result.decay is not None:
-                moved = moved - rate * layout.spread(result.decay) * flat
+            moved = denoised_move(moved, result, layout, rate, flat)
             new = cut_up(flat + moved, layout, old)
         model.update_params(new if graph else [p.detach().requires_grad_() for p in new])
         loop.denoiser = result.state
 
     def held_out_losses(self, episode: Episode, state: HigherState) -> Tensor:
         """Loss of each task on the rows that the inner loop never sees, in nats, ``(T,)``."""
-        return torch.stack(
-            [held_out_loss(loop.model, episode, i) for i, loop in enumerate(state.loops)]
-        )
+        return held_out_losses([loop.model for loop in state.loops], episode)
 
     def cut(self, state: HigherState) -> Cut:
         """A copy of a state whose floating-point tensors are leaves; see `Engine.cut`.
 
         Buffers are copied and no leaves: no gradient flows through them.
         """
-        pairs: list[tuple[Tensor, Tensor]] = []
-
-        def leaf(x: Tensor) -> Tensor:
-            after = x.detach().requires_grad_()
-            pairs.append((x, after))
-            return after
-
-        loops = []
+        leaf, loops = Leaves(), []
         for loop in state.loops:
             model, optimizer = _patched(state.template, state.base, state.weight_decay)
             copy_buffers(loop.model, model)
@@ -217,7 +207,8 @@ class HigherEngine:
                 for i, values in old.items():
                     new[i] = {k: leaf(v) if _floats(v) else v for k, v in values.items()}
             loops.append(Loop(model, optimizer, cut_state(loop.denoiser, leaf)))
-        return HigherState(state.step, state.base, state.weight_decay, state.template, loops), pairs
+        copied = HigherState(state.step, state.base, state.weight_decay, state.template, loops)
+        return copied, leaf.pairs
 
 
 def _floats(value: object) -> bool:

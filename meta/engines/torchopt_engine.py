@@ -20,12 +20,14 @@ from torch.utils import _pytree as pytree
 from denograd.denoisers import Context, Denoiser, Layout, State
 from denograd.meta.engines._base import Cut, Schedule
 from denograd.meta.engines._single import (
+    Leaves,
     Served,
     all_but_last_gradients,
     copy_buffers,
     cut_state,
     cut_up,
-    held_out_loss,
+    denoised_move,
+    held_out_losses,
     join,
     mean_and_variance,
     micro_losses,
@@ -106,10 +108,7 @@ class DenoisedRule:
         moved = join(moves, parameters)
         if self.decay_here:
             moved = moved - self.rate * self.decay_here * flat
-        if result.gain is not None:
-            moved = result.gain * moved
-        if result.decay is not None:
-            moved = moved - self.rate * self.layout.spread(result.decay) * flat
+        moved = denoised_move(moved, result, self.layout, self.rate, flat)
         parts = cut_up(moved, self.layout, parameters)
         placed = dict(zip(self.order, parts, strict=True))
         return tuple(placed[i] for i in range(len(parts))), RuleState(result.state, base)
@@ -181,23 +180,14 @@ class TorchoptEngine:
 
     def held_out_losses(self, episode: Episode, state: TorchoptState) -> Tensor:
         """Loss of each task on the rows that the inner loop never sees, in nats, ``(T,)``."""
-        return torch.stack(
-            [held_out_loss(loop.model, episode, i) for i, loop in enumerate(state.loops)]
-        )
+        return held_out_losses([loop.model for loop in state.loops], episode)
 
     def cut(self, state: TorchoptState) -> Cut:
         """A copy of a state whose floating-point tensors are leaves; see `Engine.cut`.
 
         Buffers are copied and no leaves: no gradient flows through them.
         """
-        pairs: list[tuple[Tensor, Tensor]] = []
-
-        def leaf(x: Tensor) -> Tensor:
-            after = x.detach().requires_grad_()
-            pairs.append((x, after))
-            return after
-
-        loops = []
+        leaf, loops = Leaves(), []
         for loop in state.loops:
             old: RuleState = loop.optimizer.state_groups[0]
             leaves = [leaf(p) for p in loop.model.parameters()]
@@ -205,7 +195,7 @@ class TorchoptEngine:
             fresh = _loop(state.template, loop.rule, leaves, new)
             copy_buffers(loop.model, fresh.model)
             loops.append(fresh)
-        return TorchoptState(state.step, state.template, loops), pairs
+        return TorchoptState(state.step, state.template, loops), leaf.pairs
 
 
 def _map_state(state: RuleState, function: Any) -> RuleState:
