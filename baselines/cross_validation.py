@@ -19,7 +19,7 @@ from torch import Tensor
 
 from denograd.baselines.errors import BaselineError
 from denograd.baselines.schedules import SCHEDULES, schedule_factor
-from denograd.denoisers import Context, Denoised, Layout, State
+from denograd.denoisers import IdentityDenoiser
 
 if TYPE_CHECKING:
     from denograd.meta.episode import Episode
@@ -146,12 +146,12 @@ def cross_validate_adamw(
     tried = candidates()
     episode = _stack(_episode(rows, model_name, steps, folds), len(tried))
     rates, decays = (_column(values, folds) for values in list(zip(*tried, strict=True))[:2])
-    episode = replace(episode, learning_rate=rates)
+    episode = replace(episode, learning_rate=rates, weight_decay=decays)
 
     def schedule(step: int) -> Tensor:
         return _column([schedule_factor(s, step, steps) for _, _, s in tried], folds)
 
-    denoiser = _Decay(decays.expand(-1, len(episode.model.layout)))
+    denoiser = IdentityDenoiser()
     recorded = sorted({round(s) for s in np.linspace(1, steps, min(_POINTS, steps))})
     losses = []
     engine = BatchedEngine()
@@ -227,20 +227,3 @@ def _stack(episode: Episode, times: int) -> Episode:
 def _column(values: Any, folds: int) -> Tensor:
     """One number a configuration to one a task, ``(configurations * folds, 1)``."""
     return torch.tensor(values, dtype=torch.float32).repeat_interleave(folds).unsqueeze(1)
-
-
-class _Decay:
-    """A decoupled weight decay of each task's own, and nothing else."""
-
-    coefficient_names: tuple[str, ...] = ()
-
-    def __init__(self, decay: Tensor) -> None:
-        self.decay = decay
-
-    def init_state(self, parameter: Tensor, layout: Layout) -> State:
-        return State({}, {})
-
-    def __call__(
-        self, gradient: Tensor, noise: Tensor, parameter: Tensor, state: State, context: Context
-    ) -> Denoised:
-        return Denoised(gradient, None, self.decay, state)

@@ -29,7 +29,7 @@ class Episode:
         micro: micro-batches that the noise is estimated from.
         base: name of the base optimizer.
         learning_rate: ``(T, 1)``.
-        weight_decay: decoupled decay of the base.
+        weight_decay: decoupled decay of the base; a number, or ``(T, 1)``.
         counts: ``(T, L)``, real elements of each layer.
         noise_known: ``(T, L)``, whether the denoiser may see the noise within the batch.
         total_steps, rows, batch_size: ``(T,)``, what the denoiser is told; 0 is unknown.
@@ -47,7 +47,7 @@ class Episode:
     micro: int
     base: str
     learning_rate: Tensor
-    weight_decay: float
+    weight_decay: float | Tensor
     counts: Tensor
     noise_known: Tensor
     total_steps: Tensor
@@ -72,6 +72,19 @@ class Episode:
             torch.take_along_dim(self.tasks.y_train, rows, dim=1),
         )
 
+    def common_decay(self) -> float:
+        """The decay of the base, for engines that can give all tasks only the same.
+
+        Raises:
+            ValueError: each task has its own.
+        """
+        if isinstance(self.weight_decay, Tensor):
+            raise ValueError(
+                "weight_decay is one a task, which only the engine 'batched' can do; use that, or "
+                "one number"
+            )
+        return self.weight_decay
+
     def to(self, device: torch.device) -> Episode:
         """The same episode on another device."""
         moved = {
@@ -89,6 +102,11 @@ class Episode:
             batches=self.batches[:, tasks],
             scale=None if self.scale is None else self.scale[tasks],
             offset=self.offset + tasks.indices(len(self))[0],
+            weight_decay=(
+                self.weight_decay[tasks]
+                if isinstance(self.weight_decay, Tensor)
+                else self.weight_decay
+            ),
             **{
                 name: getattr(self, name)[tasks]
                 for name in (

@@ -113,7 +113,7 @@ class Denoised(NamedTuple):
     """What a denoiser hands back.
 
     The base optimizer steps with ``gradient``; afterwards the parameters become
-    ``p_old + gain * (p_base - p_old) - lr * decay * p_old``.
+    ``p_old + gain * (p_base - p_old) - decay_fraction(lr, decay) * p_old``.
 
     Attributes:
         gradient: ``(..., N)``, the cleaned gradient.
@@ -130,6 +130,27 @@ class Denoised(NamedTuple):
     decay: Tensor | None
     state: State
     coefficients: Tensor | None = None
+
+
+MOST_DECAY = 0.5
+"""Largest fraction of a parameter that the extra decay takes away in one step."""
+
+
+def decay_fraction(rate: Tensor | float, decay: Tensor) -> Tensor:
+    """The fraction of its parameters that a layer loses to the extra decay in a step.
+
+    ``min(rate decay, 1/2)``. A fraction above 1 would turn the sign of every parameter, and
+    above 2 make it grow, so a large learning rate must not meet a strong decay unchecked.
+
+    Args:
+        rate: the learning rate, which broadcasts with ``decay``.
+        decay: ``(..., L)``, from `Denoised.decay`.
+
+    Example:
+        >>> decay_fraction(0.1, torch.tensor([0.0, 1.0, 20.0]))
+        tensor([0.0000, 0.1000, 0.5000])
+    """
+    return (rate * decay).clamp(max=MOST_DECAY)
 
 
 @runtime_checkable

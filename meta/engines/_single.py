@@ -10,6 +10,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from denograd.denoisers import Context, Denoised, Denoiser, Layout, State
+from denograd.denoisers._base import decay_fraction
 from denograd.meta.engines._base import Schedule
 from denograd.meta.episode import Episode
 from denograd.meta.weights import denoiser_of_task
@@ -129,7 +130,7 @@ def denoised_move(
     if result.gain is not None:
         moved = result.gain * moved
     if result.decay is not None:
-        moved = moved - rate * layout.spread(result.decay) * flat
+        moved = moved - layout.spread(decay_fraction(rate, result.decay)) * flat
     return moved
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from denograd.denoisers import Context, Denoiser, State
+from denograd.denoisers._base import decay_fraction
 from denograd.meta.engines._base import Cut, Schedule
 from denograd.meta.episode import Episode
 
@@ -132,7 +133,8 @@ class BatchedEngine:
         if result.gain is not None:
             moved = result.gain * moved
         if result.decay is not None:
-            moved = moved - rate * episode.model.layout.spread(result.decay) * state.parameters
+            fraction = episode.model.layout.spread(decay_fraction(rate, result.decay))
+            moved = moved - fraction * state.parameters
         return InnerState(state.step + 1, state.parameters + moved, result.state, base)
 
     def held_out_losses(self, episode: Episode, state: InnerState) -> Tensor:

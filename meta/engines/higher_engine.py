@@ -129,11 +129,11 @@ class HigherEngine:
         template.train()
         layout, loops = episode.model.layout, []
         for initial in episode.initial:
-            model, optimizer = _patched(template, episode.base, episode.weight_decay)
+            model, optimizer = _patched(template, episode.base, episode.common_decay())
             parts = cut_up(initial.detach(), layout, list(template.parameters()))
             model.update_params([part.clone().requires_grad_() for part in parts])
             loops.append(Loop(model, optimizer, denoiser.init_state(initial, layout)))
-        return HigherState(0, episode.base, episode.weight_decay, template, loops)
+        return HigherState(0, episode.base, episode.common_decay(), template, loops)
 
     def advance(
         self,
@@ -182,8 +182,8 @@ class HigherEngine:
             stepped = loop.optimizer.step(losses[-1], override={"lr": [rate]}, grad_callback=clean)
             (result,) = results
             moved = join(stepped, old) - flat
-            if episode.base != "adam" and episode.weight_decay:
-                moved = moved - rate * episode.weight_decay * flat
+            if episode.base != "adam" and episode.common_decay():
+                moved = moved - rate * episode.common_decay() * flat
             moved = denoised_move(moved, result, layout, rate, flat)
             new = cut_up(flat + moved, layout, old)
         model.update_params(new if graph else [p.detach().requires_grad_() for p in new])

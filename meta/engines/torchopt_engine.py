@@ -146,7 +146,7 @@ class TorchoptEngine:
         order = _order(template)
         loops = []
         for initial in episode.initial:
-            rule = DenoisedRule(layout, order, episode.base, episode.weight_decay)
+            rule = DenoisedRule(layout, order, episode.base, episode.common_decay())
             parts = cut_up(initial.detach(), layout, list(template.parameters()))
             leaves = [part.clone().requires_grad_() for part in parts]
             loops.append(_loop(template, rule, leaves, rule.start(leaves, denoiser)))
