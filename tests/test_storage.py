@@ -120,6 +120,13 @@ def test_training_and_figures_may_be_left_out_and_keys_added(tmp_path: Path) -> 
     assert (card["training"], card["figures"], card["note"]) == ({}, {}, "an ablation")
 
 
+def test_a_card_may_say_what_a_denoiser_is_for(saved: Path) -> None:
+    advice = {"intended_use": "Small tables.", "not_for": "Series; they lose."}
+    save_denoiser(_random_denoiser(), saved, CARD | advice)
+    assert advice.items() <= read_card(saved).items()
+    load_denoiser(saved)
+
+
 def test_saving_leaves_only_the_two_files_and_replaces_them(saved: Path) -> None:
     other = _random_denoiser(hidden=6)
     save_denoiser(other, saved, CARD)
@@ -186,6 +193,8 @@ def test_a_header_length_that_looks_like_a_pickle_is_no_pickle(tmp_path: Path) -
         ({"sha256": "0"}, "sha256"),
         ({"schema": 1}, "schema"),
         ({"training": "none"}, "training"),
+        ({"intended_use": ["tables"]}, "must be sentences in one text, got ['tables']"),
+        ({"not_for": " "}, "'not_for'"),
         ({"figures": {"log_loss": float("nan")}}, "not plain JSON"),
         ({"figures": {"path": Path()}}, "not plain JSON"),
     ],
@@ -193,7 +202,7 @@ def test_a_header_length_that_looks_like_a_pickle_is_no_pickle(tmp_path: Path) -
 def test_bad_cards_are_refused_and_write_nothing(
     tmp_path: Path, card: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=re.escape(message)):
         save_denoiser(_random_denoiser(), tmp_path / "a.safetensors", card)
     assert not list(tmp_path.iterdir())
 
@@ -268,6 +277,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "no schema": (_drop("schema"), "mine.json", "schema None"),
     "no config": (_drop("config"), "mine.json", "'config' must be a JSON dict, found nothing"),
     "no training": (_drop("training"), "mine.json", "'training' must be"),
+    "not_for": (_set(not_for={}), "mine.json", "the card's 'not_for' must be text, found {}"),
     "kind": (_set(kind="kalman"), "mine.safetensors", "kind 'kalman'"),
     "other feature": (
         _set(features=[*FEATURES[:-1], "shoe_size"]),

@@ -6,6 +6,9 @@ trained with, where the weights come from, and a checksum that ties the two file
 together. Both are read completely and checked before a denoiser is made of them, so a
 damaged file gives an error and never a denoiser that is subtly wrong. Pickles can run any
 code when they are loaded, so none is ever opened.
+
+What begins with ``hf://`` is fetched from the Hugging Face Hub first; see
+`denograd.denoisers.hub`.
 """
 
 from __future__ import annotations
@@ -30,8 +33,9 @@ from denograd.denoisers.wiener import WienerDenoiser
 SCHEMA = 1
 """Version of the card's layout; raised when a reader of the old one would go wrong."""
 
-_SUFFIX = ".safetensors"
-_PICKLE_SUFFIXES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
+WEIGHTS_SUFFIX = ".safetensors"
+HUB_PREFIX = "hf://"
+PICKLE_SUFFIXES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
 _PICKLE_STARTS = (b"PK\x03\x04", *(bytes((0x80, protocol)) for protocol in range(2, 6)))
 _DTYPES = (torch.float32, torch.float64)
 _GET_AGAIN = "copy the .safetensors and the .json file again, together, from where they came"
@@ -47,6 +51,7 @@ _CARD_TYPES: dict[str, type] = {
     "denograd_version": str,
 }
 _FROM_CALLER = ("training", "figures")
+_ADVICE = ("intended_use", "not_for")
 
 
 class DenoiserFileError(ValueError):
@@ -67,7 +72,8 @@ def save_denoiser(
             Missing folders are made.
         card: what only the caller knows: ``"training"`` (distribution, command, seeds,
             data sets, base optimizer) and ``"figures"``, each a dictionary and empty if
-            left out; more keys may follow. Must be plain JSON, without NaN.
+            left out. ``"intended_use"`` and ``"not_for"``, sentences that `denograd
+            denoisers` shows, may follow, and more keys. Must be plain JSON, without NaN.
 
     Raises:
         TypeError: ``denoiser`` is not a `WienerDenoiser`.
@@ -90,8 +96,8 @@ def save_denoiser(
         raise TypeError(
             f"save_denoiser: got {type(denoiser).__name__}; only a WienerDenoiser has a file format"
         )
-    if path.suffix != _SUFFIX:
-        raise ValueError(f"save_denoiser: {path} must end in {_SUFFIX}")
+    if path.suffix != WEIGHTS_SUFFIX:
+        raise ValueError(f"save_denoiser: {path} must end in {WEIGHTS_SUFFIX}")
     tensors = {
         name: tensor.detach().to("cpu", copy=True).contiguous()
         for name, tensor in denoiser.state_dict().items()
@@ -120,6 +126,11 @@ def save_denoiser(
             raise ValueError(
                 f"save_denoiser: card[{key!r}] must be a dictionary, got {card[key]!r}"
             )
+    for key in _ADVICE:
+        if not _is_advice(card.get(key)):
+            raise ValueError(
+                f"save_denoiser: card[{key!r}] must be sentences in one text, got {card[key]!r}"
+            )
     try:
         text = json.dumps(written | card, indent=2, ensure_ascii=False, allow_nan=False)
         encoded = (text + "\n").encode()
@@ -134,11 +145,14 @@ def load_denoiser(path: str | os.PathLike[str]) -> WienerDenoiser:
     """Read a denoiser back, with its weights in the precision they were saved in.
 
     Args:
-        path: a ``.safetensors`` file with its ``.json`` card beside it.
+        path: a ``.safetensors`` file with its ``.json`` card beside it, or a repository of the
+            Hugging Face Hub: ``"hf://owner/name"``, ``"hf://owner/name@revision"``, or either
+            with ``/folder/file.safetensors`` behind it.
 
     Raises:
         DenoiserFileError: a file is missing, damaged, of another schema, a pickle, or
-            does not fit this version's features, coefficients and shapes.
+            does not fit this version's features, coefficients and shapes; or it can't be
+            fetched from the Hub.
 
     Example:
         >>> try:
@@ -147,11 +161,21 @@ def load_denoiser(path: str | os.PathLike[str]) -> WienerDenoiser:
         ...     print(error)
         nowhere.safetensors: no such file; check the path
     """
+    address = _hub_address(path)
+    if address:
+        # Built on this module, and needed by few.
+        from denograd.denoisers.hub import load_from_hub
+
+        return load_from_hub(address)
     path = Path(path)
-    if path.suffix != _SUFFIX:
-        if path.suffix.lower() in _PICKLE_SUFFIXES:
+    if path.suffix != WEIGHTS_SUFFIX:
+        if path.suffix.lower() in PICKLE_SUFFIXES:
             _refuse_pickle(path)
-        _fail(path, f"not a {_SUFFIX} file", f"give a file that save_denoiser wrote, NAME{_SUFFIX}")
+        _fail(
+            path,
+            f"not a {WEIGHTS_SUFFIX} file",
+            f"give a file that save_denoiser wrote, NAME{WEIGHTS_SUFFIX}",
+        )
     weights = _read(path)
     return _build(path, weights, _load_card(path.with_suffix(".json")))
 
@@ -164,14 +188,15 @@ def shipped_denoisers() -> list[str]:
         True
     """
     folder = _weights_folder()
-    return sorted(["identity", *(path.stem for path in folder.glob(f"*{_SUFFIX}"))])
+    return sorted(["identity", *(path.stem for path in folder.glob(f"*{WEIGHTS_SUFFIX}"))])
 
 
 def resolve_denoiser(spec: str | os.PathLike[str] | Denoiser) -> Denoiser:
     """Turn what a user may write for a denoiser into one.
 
     Args:
-        spec: a shipped name, a path to a saved ``.safetensors`` file, or an instance. A
+        spec: a shipped name, a path to a saved ``.safetensors`` file, an address on the
+            Hugging Face Hub (``"hf://owner/name"``, see `load_denoiser`), or an instance. A
             shipped name wins over a file of that name.
 
     Raises:
@@ -189,10 +214,12 @@ def resolve_denoiser(spec: str | os.PathLike[str] | Denoiser) -> Denoiser:
     if isinstance(spec, str) and spec in shipped_denoisers():
         if spec == "identity":
             return IdentityDenoiser()
-        return load_denoiser(_weights_folder() / f"{spec}{_SUFFIX}")
+        return load_denoiser(_weights_folder() / f"{spec}{WEIGHTS_SUFFIX}")
     if isinstance(spec, str | os.PathLike):
+        if _hub_address(spec):
+            return load_denoiser(spec)
         path = Path(spec)
-        known = path.suffix.lower() in (_SUFFIX, *_PICKLE_SUFFIXES)
+        known = path.suffix.lower() in (WEIGHTS_SUFFIX, *PICKLE_SUFFIXES)
         if known or len(path.parts) > 1 or path.is_file():
             return load_denoiser(path)
         raise ValueError(f"denoiser={spec!r}: no such denoiser; {_choices()}")
@@ -207,18 +234,25 @@ def read_card(name_or_path: str | os.PathLike[str]) -> dict[str, Any]:
     """The card of a denoiser: what it is, where its weights come from, its figures.
 
     Args:
-        name_or_path: a shipped name, or the path of a weights file or of its card.
+        name_or_path: a shipped name, the path of a weights file or of its card, or an address
+            on the Hugging Face Hub (``"hf://owner/name"``), whose card alone is fetched.
 
     Raises:
-        DenoiserFileError: the card is missing, damaged or of another schema.
+        DenoiserFileError: the card is missing, damaged or of another schema, or can't be
+            fetched from the Hub.
         ValueError: ``"identity"``, which has no weights and no card.
     """
     if name_or_path == "identity":
         raise ValueError("read_card: 'identity' has no weights and so no card")
     if isinstance(name_or_path, str) and name_or_path in shipped_denoisers():
         return _load_card(_weights_folder() / f"{name_or_path}.json")
+    address = _hub_address(name_or_path)
+    if address:
+        from denograd.denoisers.hub import read_card_from_hub
+
+        return read_card_from_hub(address)
     path = Path(name_or_path)
-    if path.suffix not in (_SUFFIX, ".json"):
+    if path.suffix not in (WEIGHTS_SUFFIX, ".json"):
         _fail(path, "neither a shipped denoiser nor a .safetensors or .json file", _choices())
     return _load_card(path.with_suffix(".json"))
 
@@ -237,7 +271,27 @@ def _refuse_pickle(path: Path) -> NoReturn:
 
 def _choices() -> str:
     shipped = ", ".join(repr(name) for name in shipped_denoisers())
-    return f"use a shipped name ({shipped}), the path of a {_SUFFIX} file, or a Denoiser instance"
+    return (
+        f"use a shipped name ({shipped}), the path of a {WEIGHTS_SUFFIX} file, a repository of the "
+        f"Hugging Face Hub ({HUB_PREFIX}owner/name), or a Denoiser instance"
+    )
+
+
+def _hub_address(spec: str | os.PathLike[str]) -> str | None:
+    """The address on the Hub that is meant, None if it is a name or a path."""
+    text = os.fspath(spec)
+    if text.startswith(HUB_PREFIX):
+        return text
+    # A Path makes one slash of the two.
+    shortened = str(Path(HUB_PREFIX)) + os.sep
+    if not isinstance(spec, str) and text.startswith(shortened):
+        return HUB_PREFIX + Path(text).as_posix()[len(shortened) :]
+    return None
+
+
+def _is_advice(value: object) -> bool:
+    """Whether a card's advice is left out, or text to show."""
+    return value is None or (isinstance(value, str) and bool(value.strip()))
 
 
 def _weights_folder() -> Path:
@@ -300,6 +354,9 @@ def _load_card(path: Path) -> dict[str, Any]:
                 f"the card's {key!r} must be a JSON {kind.__name__}, found {found}",
                 _GET_AGAIN,
             )
+    for key in _ADVICE:
+        if not _is_advice(card.get(key)):
+            _fail(path, f"the card's {key!r} must be text, found {card[key]!r}", _GET_AGAIN)
     return card
 
 
