@@ -1,11 +1,12 @@
 # Everything a contributor types. Needs Python 3.11 or later and make.
-# Settings: PYTHON=python3.12, VENV=/elsewhere, WORKERS=8, ARGS='-k storage -x'.
+# Settings: PYTHON=python3.12, VENV=/elsewhere, WORKERS=8, ARGS='-k storage -x', DATA=folder.
 
 SHELL := bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || command -v python)
 VENV ?= .venv
 WORKERS ?= 2
 ARGS ?=
+DATA ?= data
 
 BIN := $(abspath $(VENV))/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
@@ -17,7 +18,7 @@ export OMP_NUM_THREADS ?= 1
 export MPLBACKEND ?= Agg
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test slow lint format clean distclean
+.PHONY: help install demo test slow benchmark lint format clean distclean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -60,6 +61,11 @@ test: $(VENV)/.package  ## run the tests and the examples in the docstrings
 
 slow: $(VENV)/.package  ## run the tests that take minutes
 	@$(BIN)/pytest -n $(WORKERS) -m slow $(ARGS)
+
+benchmark: $(VENV)/.package  ## compare with tuned AdamW on the held-out tables (hours; DATA=folder)
+	@$(BIN)/python scripts/fetch_data.py --out $(DATA)
+	@$(BIN)/python scripts/benchmark.py --data $(DATA) $(ARGS)
+	@$(BIN)/python scripts/benchmark.py --data $(DATA) --tuned $(ARGS)
 
 # mypy runs where no denograd/ folder hides the installed package, which alone has
 # denograd.meta and denograd.baselines in their places.

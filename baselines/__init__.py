@@ -6,6 +6,7 @@ Example:
     0.75
 """
 
+from denograd.baselines.context import CONTEXT_MODELS, context_available, fit_context_model
 from denograd.baselines.control import ControlSettings, control_settings, read_control
 from denograd.baselines.cross_validation import (
     CrossValidated,
@@ -28,6 +29,7 @@ from denograd.baselines.rival import Rival, evaluating
 from denograd.baselines.schedules import SCHEDULES, schedule_factor
 
 __all__ = [
+    "CONTEXT_MODELS",
     "CONTROL",
     "CROSS_VALIDATED",
     "OPTIMIZER_NAMES",
@@ -41,10 +43,12 @@ __all__ = [
     "TrainingRows",
     "build_rival",
     "check_optimizer",
+    "context_available",
     "control_settings",
     "cross_validate_adamw",
     "describe_optimizer",
     "evaluating",
+    "fit_context_model",
     "make_optimizer",
     "read_control",
     "schedule_factor",

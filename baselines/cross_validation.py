@@ -40,15 +40,15 @@ class TrainingRows:
 
     Attributes:
         x: ``(n, F)``, encoded as the model sees them.
-        y: ``(n,)``, classes from 0.
-        n_classes: number of classes of the table.
+        y: ``(n,)``, classes from 0, or measured targets, standardised.
+        n_classes: number of classes of the table; None for measured targets.
         batch_size: rows of a batch of the run.
         seed: of the run.
     """
 
     x: NDArray[np.float32]
-    y: NDArray[np.int64]
-    n_classes: int
+    y: NDArray[Any]
+    n_classes: int | None
     batch_size: int
     seed: int
 
@@ -60,7 +60,8 @@ class CrossValidated:
     Attributes:
         lr, weight_decay, schedule: of AdamW.
         stop: steps after which training stops; the schedule still is that of all steps.
-        loss: mean loss on the rows left out, in nats, at that step.
+        loss: mean loss on the rows left out at that step, in nats (or, for measured targets,
+            the squared error of the standardised ones).
     """
 
     lr: float
@@ -97,8 +98,10 @@ def candidates() -> tuple[tuple[float, float, str], ...]:
     )
 
 
-def draw_folds(y: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:
+def draw_folds(y: NDArray[Any], folds: int, seed: int) -> NDArray[np.int64]:
     """The fold of each row, ``(n,)``: classes are shuffled and dealt out in turn.
+
+    Measured targets are dealt out by size, so that each fold has its share of all.
 
     Example:
         >>> y = np.array([0, 0, 0, 1, 1, 1])

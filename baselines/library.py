@@ -128,8 +128,15 @@ LIBRARY: tuple[Rival, ...] = (
         "Loshchilov and Hutter 2019, Decoupled Weight Decay Regularization; torch's defaults",
         {},
         build=_adamw_default,
+        elementwise=True,
     ),
-    Rival("adam_default", "Kingma and Ba 2015, Adam; torch's defaults", {}, build=_adam_default),
+    Rival(
+        "adam_default",
+        "Kingma and Ba 2015, Adam; torch's defaults",
+        {},
+        build=_adam_default,
+        elementwise=True,
+    ),
     Rival(
         "sgd",
         "Sutskever et al. 2013, On the importance of initialization and momentum; torch, "

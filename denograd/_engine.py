@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from denograd._clean import Cleaned, clean
 from denograd._flat import Active, FlatGroup, FlatGroups, Piece
 from denograd.denoisers import Context, Denoiser
+from denograd.denoisers._base import decay_fraction
 from denograd.noise import NoiseCapture, noise_variance
 
 
@@ -169,7 +170,7 @@ def _scale_update(
     if decay is not None:
         rates = {index: _learning_rate(group, param_groups[index]) for index in set(group.groups)}
         rate = torch.stack([rates[index] for index in group.groups])
-        update = update - group.layout.spread(rate * decay) * before
+        update = update - group.layout.spread(decay_fraction(rate, decay)) * before
     torch._foreach_copy_(group.parameters, group.cut(update))
 
 

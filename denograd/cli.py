@@ -12,6 +12,7 @@ import typer
 from rich.table import Table as RichTable
 
 from denograd import __version__
+from denograd._cli_inspect import register as register_inspect
 from denograd._console import (
     NOTES,
     OUTPUT,
@@ -61,6 +62,7 @@ def _main(
         "denograd evaluate --data a.csv b.parquet --sizes 32,64 --seeds 10 --out results",
         "denograd evaluate --builtin wine iris --models soft_tree --out results",
         "denograd evaluate --data a.csv --optimizers adamw,denograd:mine.safetensors --out new",
+        "denograd evaluate --data tables/ --seeds 10 --backend ray --jobs 16 --out results",
     ),
 )
 def evaluate(
@@ -72,13 +74,18 @@ def evaluate(
     builtin: Annotated[
         list[str] | None,
         typer.Option(
-            help="Tables that scikit-learn ships: breast_cancer, wine, iris, digits3.",
+            help="Tables that scikit-learn ships: breast_cancer, wine, iris, digits3; diabetes "
+            "(regression).",
             metavar="NAME...",
         ),
     ] = None,
     target: Annotated[
         str | None, typer.Option(help="Column of class labels; default: the last.")
     ] = None,
+    task: Annotated[
+        str,
+        typer.Option(help="classification, regression, or auto: what the target looks like."),
+    ] = "auto",
     models: Annotated[
         str, typer.Option(help="Models, with commas between.")
     ] = "soft_tree,attention",
@@ -94,16 +101,33 @@ def evaluate(
     seeds: Annotated[int, typer.Option(help="Number of seeds.")] = 5,
     steps: Annotated[int, typer.Option(help="Optimizer steps of each run.")] = 200,
     batch_size: Annotated[int, typer.Option(help="Rows of a batch.")] = 32,
+    engine: Annotated[
+        str,
+        typer.Option(help="batched: all seeds in one stack; loop: one at a time, same results."),
+    ] = "batched",
+    context: Annotated[
+        bool,
+        typer.Option(
+            "--context/--no-context",
+            help="Also fit models outside torch, such as boosting and a random forest.",
+        ),
+    ] = True,
     jobs: Annotated[int, typer.Option(help="Processes; -1: one a core.")] = -1,
+    backend: Annotated[
+        str,
+        typer.Option(
+            help="Where they run: loky (this machine), ray or dask (a cluster), sequential."
+        ),
+    ] = "loky",
     restart: Annotated[
         bool, typer.Option("--restart", help="Throw away what the folder holds of a run before.")
     ] = False,
 ) -> None:
     """Compare optimizers on your own small data.
 
-    Every optimizer gets the same initial weights, batches and rows. Writes results.csv,
-    summary.json and learning curves to the folder. If it is interrupted, start it again
-    with the same arguments: it goes on where it stopped.
+    Every optimizer gets the same initial weights, batches and rows. Writes report.html,
+    results.csv, summary.json and learning curves to the folder. If it is interrupted,
+    start it again with the same arguments: it goes on where it stopped.
     """
     from denograd.data import builtin_table
     from denograd.evaluation import EvaluationConfig
@@ -120,12 +144,14 @@ def evaluate(
             seeds,
             steps,
             batch_size,
+            engine,
+            context,
         )
         if data:
-            tables, optional = _read(data, target)
+            tables, optional = _read(data, target, task)
         else:
             tables, optional = [builtin_table(name) for name in builtin or []], set()
-        _evaluate(tables, config, out, jobs, restart, optional)
+        _evaluate(tables, config, out, jobs, backend, restart, optional)
 
 
 @app.command(epilog=examples("denograd demo", "denograd demo --out pictures --jobs 2"))
@@ -147,7 +173,7 @@ def demo(
 
     with clear_errors():
         tables = [builtin_table(name) for name in _DEMO_TABLES]
-        _evaluate(tables, EvaluationConfig(), out, jobs, restart or "changed")
+        _evaluate(tables, EvaluationConfig(), out, jobs, "loky", restart or "changed")
 
 
 @app.command(
@@ -228,19 +254,31 @@ def meta_train(
         )
 
 
-@app.command(epilog=examples("denograd denoisers", "denograd denoisers default"))
+@app.command(
+    epilog=examples(
+        "denograd denoisers", "denograd denoisers default", "denograd denoisers hf://owner/name"
+    )
+)
 def denoisers(
     name: Annotated[
-        str | None, typer.Argument(help="Show the whole card of this one, a name or a path.")
+        str | None,
+        typer.Argument(
+            help="Show the whole card of this one: a name, a path, or a repository of the Hugging "
+            "Face Hub, hf://OWNER/NAME."
+        ),
     ] = None,
 ) -> None:
-    """List the denoisers that come with the package, or show the card of one."""
+    """List the denoisers that come with the package, or show the card of one.
+
+    For each shipped one, the list says where it should and should not be used.
+    """
     from denograd.denoisers import read_card, shipped_denoisers
 
     with clear_errors(ValueError):
         if name is not None:
             OUTPUT.print_json(data=read_card(name))
             return
+        advice = []
         table = RichTable("name", "kind", "weights", "meta-steps", "minutes", "made with")
         for shipped in shipped_denoisers():
             if shipped == "identity":
@@ -257,8 +295,16 @@ def denoisers(
                 str(training.get("minutes", "-")),
                 f"denograd {card['denograd_version']}",
             )
+            for key, words in (("intended_use", "use it for"), ("not_for", "don't use it for")):
+                if card.get(key):
+                    advice.append(f"{shipped}, {words}: {card[key]}")
         OUTPUT.print(table)
+        for line in advice:
+            OUTPUT.print(line, markup=False, highlight=False)
         OUTPUT.print("denograd denoisers NAME shows the whole card.")
+
+
+register_inspect(app)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -275,6 +321,7 @@ def _evaluate(
     config: EvaluationConfig,
     out: Path,
     jobs: int,
+    backend: str,
     restart: bool | Restart,
     optional: Collection[str] = (),
 ) -> None:
@@ -286,6 +333,7 @@ def _evaluate(
         config,
         out,
         jobs=jobs,
+        backend=backend,
         restart=restart,
         optional=optional,
         command=shlex.join(["denograd", *sys.argv[1:]]),
@@ -295,6 +343,8 @@ def _evaluate(
         OUTPUT.print(results_table(done.summary))
         for sentence in verdict(done.summary):
             OUTPUT.print(sentence, highlight=False)
+    if done.report:
+        OUTPUT.print(f"Report: {done.report}", soft_wrap=True)
     OUTPUT.print(f"Results: {done.folder}/results.csv, {done.folder}/summary.json", soft_wrap=True)
     if done.pictures:
         pictures = ", ".join(str(path) for path in done.pictures)
@@ -307,14 +357,14 @@ def _evaluate(
         )
 
 
-def _read(paths: list[Path], target: str | None) -> tuple[list[Table], set[str]]:
+def _read(paths: list[Path], target: str | None, task: str) -> tuple[list[Table], set[str]]:
     """Tables of files and folders, and names of those that came from a folder.
 
     Only a folder's files may be unreadable, or of no use.
     """
-    from denograd.data import TableError, read_tables
+    from denograd.data import TableError, check_task, read_tables
 
-    tables, errors = read_tables(paths, target)
+    tables, errors = read_tables(paths, target, check_task(task))
     # The same file may be named and lie in a named folder, under two spellings.
     named = {path.resolve() for path in paths}
     for path, message in errors.items():

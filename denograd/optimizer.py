@@ -23,7 +23,8 @@ from denograd._checks import (
 )
 from denograd._engine import Engine, Run, Work
 from denograd._flat import active_parameters
-from denograd.audit import AuditLog
+from denograd._seen import features_seen
+from denograd.audit import AuditLog, check_every, check_saved
 from denograd.denoisers import Denoiser, IdentityDenoiser, resolve_denoiser
 from denograd.noise import NoiseCapture
 from denograd.penalties import Penalty, PenaltyWatch
@@ -39,7 +40,7 @@ class DenoGrad(Optimizer):
 
         cleaned, gain, decay = denoiser(p.grad, noise, p)
         p_base = p after base's step with cleaned
-        p <- p + gain (p_base - p) - lr decay p
+        p <- p + gain (p_base - p) - min(lr decay, 1/2) p
 
     After it, ``p.grad`` holds the cleaned gradient. ``param_groups`` and ``defaults`` are
     the base's own, so learning-rate schedulers may be built around either of the two. A
@@ -63,15 +64,17 @@ class DenoGrad(Optimizer):
         dataset_size: rows of the training set, if known.
         penalties: terms of the loss, each with a weight, whose gradients are added during
             the backward pass (`denograd.penalties`); they need ``model``.
+        record: keep what the denoiser saw and did at every so many steps, layer by layer, in
+            `recording`; 0 keeps nothing and costs nothing.
 
     Raises:
         TypeError: ``base`` is no optimizer or evaluates the loss several times a step
             (`torch.optim.LBFGS`), is a DenoGrad itself, or has complex parameters;
             ``model`` is no module; ``penalties`` holds something else.
         ValueError: ``model`` shares no parameter with ``base``; ``base`` is
-            differentiable; a count is not a whole number of at least 1; there are penalties
-            but no ``model``, or a group with ``maximize=True``, or a penalty finds nothing
-            to look at in the model.
+            differentiable; a count is not a whole number of at least 1, or ``record`` is
+            negative; there are penalties but no ``model``, or a group with
+            ``maximize=True``, or a penalty finds nothing to look at in the model.
 
     Example:
         >>> model = nn.Linear(3, 1)
@@ -92,6 +95,7 @@ class DenoGrad(Optimizer):
         total_steps: int | None = None,
         dataset_size: int | None = None,
         penalties: Sequence[Penalty] = (),
+        record: int = 0,
     ) -> None:
         if isinstance(base, DenoGrad):
             raise TypeError("DenoGrad: base is a DenoGrad already; wrap its base optimizer instead")
@@ -101,7 +105,7 @@ class DenoGrad(Optimizer):
         self._model = check_model(model, base)
         check_parameters(self.param_groups, self._model)
         self.penalties = check_penalties(penalties, model)
-        self.audit = AuditLog()
+        self.audit = AuditLog(check_every("DenoGrad: record", record))
         self._engine = Engine(resolve_denoiser(denoiser))
         self._begin()
         self.attach_penalties(model)
@@ -183,6 +187,11 @@ class DenoGrad(Optimizer):
     def fallbacks(self) -> int:
         """How often a layer kept its plain gradient; reading it waits for the device."""
         return self._engine.fallbacks
+
+    @property
+    def recording(self) -> AuditLog:
+        """The audit log: what was recorded of the run, by step and layer."""
+        return self.audit
 
     @property
     def state(self) -> defaultdict[Tensor, Any]:
@@ -284,7 +293,7 @@ class DenoGrad(Optimizer):
             run = Run(self.total_steps or 0, self.dataset_size or 0)
             work = self._engine.denoise(active, self._parameters(), self._capture, run)
             if audited:
-                self._record(work)
+                self._record(work, run)
         self._engine.write(work)
         self.base.step()
         self._engine.finish(work, self.param_groups)
@@ -292,11 +301,12 @@ class DenoGrad(Optimizer):
             self._capture.clear()
             self._capture.watch(member.parameter for member in active)
 
-    def _record(self, work: Sequence[Work]) -> None:
-        names = parameter_names(self.param_groups, self._model)
-        for group, _, noise_known, cleaned in work:
+    def _record(self, work: Sequence[Work], run: Run) -> None:
+        names, step = parameter_names(self.param_groups, self._model), self._engine.steps
+        for block, piece in enumerate(work):
+            group, _, noise_known, cleaned = piece
             self.audit.record(
-                self._engine.steps,
+                step,
                 [names[p] for p in group.parameters],
                 self.denoiser.coefficient_names,
                 group.layout,
@@ -304,6 +314,9 @@ class DenoGrad(Optimizer):
                 cleaned.result,
                 noise_known,
                 cleaned.fell_back,
+                seen=features_seen(self.denoiser, piece, self._capture, step, run),
+                block=block,
+                total_steps=run.total_steps,
             )
 
     # Saving and copying.
@@ -312,8 +325,9 @@ class DenoGrad(Optimizer):
         """The base's ``state`` and ``param_groups``, and what `DenoGrad` adds to them.
 
         The key ``denograd`` holds a dict: ``schema``, ``step``, ``total_steps``,
-        ``dataset_size``, ``fallbacks``, and ``parameters``, the denoiser's statistics by
-        the index that the parameter has in ``param_groups``.
+        ``dataset_size``, ``fallbacks``, ``parameters``, the denoiser's statistics by the
+        index that the parameter has in ``param_groups``, and, where something was recorded,
+        ``recording``.
         """
         for before in self._optimizer_state_dict_pre_hooks.values():
             before(self)
@@ -325,6 +339,7 @@ class DenoGrad(Optimizer):
             total_steps=self.total_steps,
             dataset_size=self.dataset_size,
             fallbacks=self.fallbacks,
+            **({"recording": self.audit.state_dict()} if len(self.audit) else {}),
         )
         for after in self._optimizer_state_dict_post_hooks.values():
             saved = after(self, saved) or saved
@@ -336,7 +351,8 @@ class DenoGrad(Optimizer):
         Args:
             state_dict: from `state_dict`, or from a plain base optimizer; the denoiser's
                 statistics then start fresh, with a `UserWarning`. Counts of the saved run
-                replace those given at construction.
+                replace those given at construction. So does its recording, so that the table
+                of a resumed run has each step once; how often to record stays as set here.
 
         Raises:
             ValueError: the statistics are of another schema, another denoiser or other
@@ -347,6 +363,8 @@ class DenoGrad(Optimizer):
             state_dict = before(self, state_dict) or state_dict
         own = state_dict.pop("denograd", None)
         pieces = {} if own is None else unpack(own, self._parameters(), self.denoiser)
+        recorded = None if own is None else own.get("recording")
+        check_saved(recorded)
         self.base.load_state_dict(state_dict)
         if own is None:
             warnings.warn(
@@ -357,6 +375,7 @@ class DenoGrad(Optimizer):
             )
             own = {}
         self._engine.restart(own.get("step", 0), own.get("fallbacks", 0), pieces)
+        self.audit.load_state_dict(recorded)
         if self._capture is not None:
             self._capture.clear()
         self.total_steps = own.get("total_steps") or self.total_steps

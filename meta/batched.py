@@ -77,12 +77,9 @@ class BatchedModel:
     def loss(
         self, flat: Tensor, x: Tensor, y: Tensor, feature_mask: Tensor, class_mask: Tensor
     ) -> Tensor:
-        """Mean cross-entropy of each task in nats, ``(T,)``; rows labelled -100 don't count."""
-        logits = self.predict(flat, x, feature_mask, class_mask)
-        losses = F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none")
-        losses = losses.reshape(y.shape)
-        valid = (y >= 0).to(losses.dtype)
-        return (losses * valid).sum(-1) / valid.sum(-1)
+        """Mean loss of each task, ``(T,)``; see `row_losses`."""
+        losses, valid = row_losses(self.predict(flat, x, feature_mask, class_mask), y)
+        return losses.sum(-1) / valid.sum(-1)
 
     def gradient(
         self,
@@ -137,3 +134,26 @@ class BatchedModel:
         mean = gradients.mean(1)
         variance = (gradients - mean.unsqueeze(1)).square().sum(1) / max(micro * (micro - 1), 1)
         return mean, variance, losses.detach().reshape(count, micro).mean(1)
+
+
+def row_losses(output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss of each row, and which rows count, both ``(T, b)``.
+
+    The cross entropy in nats for classes, where rows labelled -100 do not count; the squared
+    error for measured targets, where rows of NaN do not.
+
+    Args:
+        output: ``(T, b, C)``, class scores, or ``(T, b, 1)``, predictions.
+        y: ``(T, b)``, classes as whole numbers, or measured targets.
+
+    Returns:
+        losses, 0 where a row does not count, and 1 or 0.
+    """
+    if y.is_floating_point():
+        valid = ~y.isnan()
+        losses = (output.squeeze(-1) - y.nan_to_num()).square()
+    else:
+        valid = y >= 0
+        losses = F.cross_entropy(output.flatten(0, 1), y.flatten(), reduction="none").view(y.shape)
+    counts = valid.to(losses.dtype)
+    return losses * counts, counts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,15 +21,15 @@ class Task:
         name: where it came from.
         x_train, y_train: ``(rows, F)`` standardised on these rows, and ``(rows,)``.
         x_test, y_test: ``(test_rows, F)`` and ``(test_rows,)``.
-        n_classes: number of classes.
+        n_classes: number of classes; None for a measured target.
     """
 
     name: str
     x_train: NDArray[np.float32]
-    y_train: NDArray[np.int64]
+    y_train: NDArray[Any]
     x_test: NDArray[np.float32]
-    y_test: NDArray[np.int64]
-    n_classes: int
+    y_test: NDArray[Any]
+    n_classes: int | None
 
 
 def make_task(
@@ -69,7 +70,7 @@ class TaskBatch:
         x_train: ``(T, n, F)``; rows beyond a task's own are never drawn.
         y_train: ``(T, n)``.
         x_test: ``(T, m, F)``.
-        y_test: ``(T, m)``; -100 (torch's ignored label) where padded.
+        y_test: ``(T, m)``; where padded -100 (torch's ignored label), or NaN if measured.
         rows: ``(T,)``, training rows of each task.
         features, classes: ``(T,)``, real features and classes of each task.
         feature_mask: ``(T, F)``, boolean.
@@ -111,13 +112,20 @@ class TaskBatch:
         count = len(tasks)
         rows = torch.tensor([len(t.y_train) for t in tasks])
         features = torch.tensor([t.x_train.shape[1] for t in tasks])
-        classes = torch.tensor([t.n_classes for t in tasks])
+        measured = tasks[0].n_classes is None
+        if any((t.n_classes is None) != measured for t in tasks):
+            raise ValueError(
+                "TaskBatch.stack: tasks of classes and of measured targets do not go into one "
+                "stack; stack them apart"
+            )
+        classes = torch.tensor([t.n_classes or 1 for t in tasks])
         n, m = int(rows.max()), max(len(t.y_test) for t in tasks)
         width, n_classes = int(features.max()), int(classes.max())
         x_train = torch.zeros(count, n, width, dtype=dtype)
-        y_train = torch.zeros(count, n, dtype=torch.long)
+        labels, padding = (dtype, torch.nan) if measured else (torch.long, -100)
+        y_train = torch.zeros(count, n, dtype=labels)
         x_test = torch.zeros(count, m, width, dtype=dtype)
-        y_test = torch.full((count, m), -100)
+        y_test = torch.full((count, m), padding, dtype=labels)
         for i, task in enumerate(tasks):
             f = task.x_train.shape[1]
             x_train[i, : len(task.y_train), :f] = torch.from_numpy(task.x_train)

@@ -1,19 +1,25 @@
-"""Pages with figures between two markers, which scripts replace."""
+"""Pages with figures between markers, which scripts replace."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-BEGIN, END = "<!-- figures:start -->", "<!-- figures:end -->"
+
+def markers(name: str) -> tuple[str, str]:
+    """Where the figures of a name begin and end."""
+    return f"<!-- {name}:start -->", f"<!-- {name}:end -->"
 
 
-def around_figures(path: Path) -> tuple[str, str]:
+BEGIN, END = markers("figures")
+
+
+def around_figures(path: Path, name: str = "figures") -> tuple[str, str]:
     """What stands before the figures of a page and after them, markers included.
 
     Raises:
         SystemExit: the page does not hold both markers, each once.
     """
-    text = path.read_text(encoding="utf-8")
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise SystemExit(f"{path}: it must hold {BEGIN} and {END}, each once")
-    return f"{text.split(BEGIN)[0]}{BEGIN}\n", f"\n{END}{text.split(END)[1]}"
+    text, (begin, end) = path.read_text(encoding="utf-8"), markers(name)
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise SystemExit(f"{path}: it must hold {begin} and {end}, each once")
+    return f"{text.split(begin)[0]}{begin}\n", f"\n{end}{text.split(end)[1]}"

@@ -16,27 +16,24 @@ centralisation) the padding is part of them.
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import math
 import shlex
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from _development_tables import classification_tables
-from torch import Tensor, nn
+from torch import Tensor
 from tune_control import SIZES, STEPS, draw
 
-from denograd.baselines import RIVALS, Rival, evaluating, schedule_factor
-from denograd.baselines.rival import Settings, TwoStage
+from denograd.baselines import RIVALS, Rival
+from denograd.baselines.rival import Settings
+from denograd.baselines.stacked import start_rival
 from denograd.baselines.tuned import RIVALS_FILE, SCHEMA, read_tuned
-from denograd.meta.engines import run_episode
 from denograd.meta.episode import Episode
 from denograd.meta.estimators import MetaLoss
 from denograd.meta.family import MixedFamily, PriorFamily, TableFamily
@@ -45,80 +42,20 @@ from denograd.models.registry import KNOWN_MODELS, MODEL_NAMES
 TUNABLE = tuple(name for name, rival in RIVALS.items() if rival.space)
 
 
-def train_denoiser(episode: Episode, rival: Rival, settings: Settings) -> Tensor:
-    """Held-out loss of each task with an analytic denoiser, ``(T,)``."""
-    assert rival.denoiser is not None
-    tuned = replace(
-        episode,
-        base=str(rival.base),
-        micro=episode.batches.shape[-1],
-        learning_rate=torch.full_like(episode.learning_rate, settings["lr"]),
-        weight_decay=settings["weight_decay"],
-    )
-    factor = functools.partial(schedule_factor, settings["schedule"], total_steps=episode.steps)
-    return run_episode(tuned, rival.denoiser(settings), factor)
-
-
-def train_plain(episode: Episode, rival: Rival, settings: Settings) -> Tensor:
-    """Held-out loss of each task with a plain optimizer, ``(T,)``.
-
-    Gradients are taken of all tasks at once. The optimizer's parameters are views of the
-    stacked weights: one for all of them if it moves each element by itself, else one
-    optimizer a task, with the model's own tensors.
-    """
-    assert rival.build is not None
-    model, flat, slope = episode.model, episode.initial.clone(), torch.zeros_like(episode.initial)
-    if rival.elementwise:
-        owned = [[nn.Parameter(flat)]]
-        slopes = [slope]
-    else:
-        owned = [[nn.Parameter(p) for p in _cut(episode, weights)] for weights in flat]
-        slopes = [part for one in slope for part in _cut(episode, one)]
-    parameters = [p for group in owned for p in group]
-    optimizers = [rival.build(group, settings, episode.steps) for group in owned]
-    factor = functools.partial(
-        schedule_factor, settings.get("schedule", "constant"), total_steps=episode.steps
-    )
-    groups_and_rates = [(g, g["lr"]) for o in optimizers for g in o.param_groups]
-
-    def take_gradients(step: int) -> None:
-        x, y = episode.batch(step)
-        slope.copy_(model.gradient(flat, x, y, episode.tasks, 1, graph=False)[0])
-        for p, part in zip(parameters, slopes, strict=True):
-            p.grad = part
-
-    for step in range(episode.steps):
-        for group, rate in groups_and_rates:
-            group["lr"] = rate * factor(step)
-        take_gradients(step)
-        two_stage = [o for o in optimizers if isinstance(o, TwoStage)]
-        if two_stage:
-            # What `step(closure)` does, for all tasks between two gradients.
-            for optimizer in two_stage:
-                optimizer.first_step(zero_grad=True)
-            take_gradients(step)
-            for optimizer in two_stage:
-                optimizer.second_step(zero_grad=True)
-        else:
-            for plain in optimizers:
-                plain.step()
+def train(episode: Episode, rival: Rival, settings: Settings) -> Tensor:
+    """Held-out loss of each task with a rival, ``(T,)``."""
+    run = start_rival(episode, rival, settings)
+    for _ in range(episode.steps):
+        run.step()
     tasks = episode.tasks
-    with torch.no_grad(), ExitStack() as stack:
-        for optimizer in optimizers:
-            stack.enter_context(evaluating(optimizer))
-        return model.loss(flat, tasks.x_test, tasks.y_test, tasks.feature_mask, tasks.class_mask)
-
-
-def _cut(episode: Episode, weights: Tensor) -> list[Tensor]:
-    """Views of each of a model's tensors, from one task's ``(N,)``."""
-    shapes = episode.model.shapes
-    parts = episode.model.layout.split(weights)
-    return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+    with torch.no_grad(), run.judged() as flat:
+        return episode.model.loss(
+            flat, tasks.x_test, tasks.y_test, tasks.feature_mask, tasks.class_mask
+        )
 
 
 def score(episode: Episode, rival: Rival, settings: Settings) -> float:
     """The meta-loss that denoisers are trained to lower, at the end of training."""
-    train = train_plain if rival.denoiser is None else train_denoiser
     losses = train(episode, rival, settings).nan_to_num(nan=math.inf)
     return float(MetaLoss()(losses, episode.tasks.classes).mean())
 

@@ -13,6 +13,7 @@ from denograd import DenoGrad, Denoised, Layout, State, WienerDenoiser
 from denograd.audit import MEASURES, AuditLog
 
 LAYOUT = Layout((2, 3), (1, 1))
+PLACE = ["step", "phase", "block", "layer", "elements"]
 
 
 def filled(gain: torch.Tensor | None, coefficients: torch.Tensor | None) -> AuditLog:
@@ -28,9 +29,14 @@ def filled(gain: torch.Tensor | None, coefficients: torch.Tensor | None) -> Audi
 def test_the_measures() -> None:
     gain = torch.tensor([1.0, 3.0, 0.5, 0.5, 0.5])
     frame = filled(gain, torch.tensor([[0.1], [0.2]])).to_frame()
-    assert list(frame.columns) == ["step", "layer", *MEASURES, "kappa"]
+    assert list(frame.columns) == [*PLACE, *MEASURES, "kappa"]
     assert frame["step"].tolist() == [7, 7]
+    assert frame["phase"].isna().all(), "the length of the run was not told"
     assert frame["layer"].tolist() == ["a", "b"]
+    assert frame["elements"].tolist() == [2, 3]
+    assert frame["energy_before"].tolist() == [25.0, 1.0]
+    assert frame["energy_after"].tolist() == [9.0, 4.0]
+    assert frame["energy_removed"].tolist() == [16.0, 9.0]
     assert frame["energy_kept"].tolist() == pytest.approx([9 / 25, 4.0])
     assert frame["cosine"].tolist() == pytest.approx([0.6, -1.0])
     assert frame["mean_gain"].tolist() == pytest.approx([2.0, 0.5])
@@ -42,7 +48,7 @@ def test_the_measures() -> None:
 def test_no_gain_is_a_gain_of_one_and_no_coefficients_no_columns() -> None:
     frame = filled(None, None).to_frame()
     assert frame["mean_gain"].tolist() == [1.0, 1.0]
-    assert list(frame.columns) == ["step", "layer", *MEASURES]
+    assert list(frame.columns) == [*PLACE, *MEASURES]
 
 
 def test_an_empty_log() -> None:
@@ -81,8 +87,9 @@ def test_recording_a_run() -> None:
     assert len(runs[1].audit) == 0
     assert sorted(set(frame["step"])) == [0, 2, 4]
     assert frame["layer"].tolist()[:4] == ["0.weight", "0.bias", "2.weight", "2.bias"]
-    assert list(frame.columns)[-9:] == list(denoiser.coefficient_names)
-    assert frame.notna().all(axis=None)
+    learned = [*denoiser.coefficient_names, *(f"feature.{name}" for name in denoiser.feature_names)]
+    assert list(frame.columns) == [*PLACE, *MEASURES, *learned]
+    assert frame.drop(columns="phase").notna().all(axis=None)
     assert (frame["noise_known"] == 1).all()
     runs[0].audit.clear()
     assert len(runs[0].audit) == 0

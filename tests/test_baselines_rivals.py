@@ -568,7 +568,7 @@ def test_tuning_trains_stacked_tasks_as_single_ones(
     settings = {**rival.defaults, "lr": 0.05, "weight_decay": 0.1}
     if "schedule" in rival.space:
         settings["schedule"] = "cosine"
-    losses = tune_rivals.train_plain(episode, rival, settings)
+    losses = tune_rivals.train(episode, rival, settings)
     for task in range(3):
         model = make_model("soft_tree", 3, 2).double()
         load(model, episode, episode.initial[task])

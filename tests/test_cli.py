@@ -19,7 +19,9 @@ from denograd import cli
 from denograd._console import repeat_flags
 from denograd.models.registry import KNOWN_MODELS
 
-QUICK = "--models soft_tree --optimizers adamw,sgd --sizes 16 --seeds 1 --steps 3 --jobs 1"
+QUICK = (
+    "--models soft_tree --optimizers adamw,sgd --sizes 16 --seeds 1 --steps 3 --jobs 1 --no-context"
+)
 
 
 def run(*arguments: str | Path) -> Result:
@@ -35,7 +37,7 @@ def write_table(path: Path, seed: int = 0) -> Path:
     return path
 
 
-@pytest.mark.parametrize("command", ["evaluate", "demo", "meta-train", "denoisers"])
+@pytest.mark.parametrize("command", ["evaluate", "demo", "meta-train", "denoisers", "inspect"])
 def test_help_has_examples(command: str) -> None:
     result = run(command, "--help")
     assert result.exit_code == 0
@@ -162,12 +164,12 @@ def test_mistakes_give_one_message(tmp_path: Path, arguments: str, message: str)
 
 
 def test_failed_cells_give_exit_code_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from denograd.evaluation import runner
+    from denograd.evaluation import running_units
 
     def never(*_: Any) -> Any:
         raise RuntimeError("made to fail")
 
-    monkeypatch.setattr(runner, "train_cell", never)
+    monkeypatch.setattr(running_units, "train_stack", never)
     result = run("evaluate --builtin wine", QUICK, "--out", tmp_path / "out")
     assert result.exit_code == 1
     assert "2 cells failed" in result.stderr
@@ -177,12 +179,12 @@ def test_failed_cells_give_exit_code_1(tmp_path: Path, monkeypatch: pytest.Monke
 def test_an_interruption_says_that_finished_cells_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from denograd.evaluation import runner
+    from denograd.evaluation import running_units
 
     def interrupted(*_: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runner, "train_cell", interrupted)
+    monkeypatch.setattr(running_units, "train_stack", interrupted)
     result = run("evaluate --builtin wine", QUICK, "--out", tmp_path / "out")
     assert result.exit_code == 130
     assert "what is finished is on disk" in result.stderr

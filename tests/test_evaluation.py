@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +34,13 @@ from denograd.evaluation import (
     METRICS,
     Cell,
     CellData,
-    Diverged,
     Evaluation,
     EvaluationConfig,
     EvaluationError,
     OtherSettingsError,
     evaluate,
     results_table,
-    runner,
+    running_units,
     score,
     summarise,
     train_cell,
@@ -50,8 +50,9 @@ from denograd.evaluation.names import short_names
 from denograd.evaluation.train import curve_steps, draw_batches, initial_model
 
 FIRST_COLUMNS = (
-    "dataset,model,optimizer,n_train,seed,steps,log_loss,accuracy,balanced_accuracy,"
-    "roc_auc,train_seconds"
+    "dataset,model,optimizer,n_train,seed,steps,log_loss,brier,calibration_error,accuracy,"
+    "balanced_accuracy,roc_auc,train_seconds,n_test,n_features,n_classes,batch_size,"
+    "train_log_loss,diverged\n"
 )
 TIMES = ["train_seconds"]
 
@@ -190,11 +191,40 @@ def test_training_leaves_torchs_generator_alone() -> None:
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-def test_a_loss_that_explodes_is_an_error() -> None:
-    data = wine_data()
-    data.x_train[0, 0] = np.nan
-    with pytest.raises(Diverged, match=r"loss is nan.*after 0 of 5 steps"):
-        train_cell(Cell("wine", "soft_tree", "sgd", 40, 3), data, 5, 16)
+def exploding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SGD with a rate at which every run overflows within a few steps."""
+    from denograd.baselines import library
+
+    monkeypatch.setitem(library.LIBRARY[2].defaults, "lr", 1e30)  # type: ignore[arg-type]
+    assert library.LIBRARY[2].name == "sgd"
+
+
+@pytest.mark.parametrize("engine", ["batched", "loop"])
+def test_a_run_that_diverges_is_a_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    exploding(monkeypatch)
+    config = small_config(sizes=(16,), engine=engine, models=("attention",))
+    done = quiet([builtin_table("wine")], config, tmp_path)
+    assert not done.errors
+    frame = done.results.set_index("optimizer")
+    assert len(frame) == 4
+    assert frame["diverged"].to_dict() == {"adamw_default": 0, "sgd": 1}
+    assert frame.loc["sgd", [*METRICS, "train_log_loss"]].isna().all(axis=None)
+    assert frame.loc["adamw_default", list(METRICS)].notna().all(axis=None)
+    assert (frame["train_seconds"] > 0).all()
+    for line in (tmp_path / "cells.jsonl").read_text().splitlines():
+        entry = json.loads(line)
+        steps, diverged = entry["curve"]["step"], entry["row"]["diverged"]
+        assert (entry["importance"] is None) == (entry["row"]["log_loss"] is None) == diverged
+        # The curve goes on to where the loss was finite last.
+        assert steps[0] == 0
+        assert (steps[-1] < 6) == diverged
+    again = quiet([builtin_table("wine")], config, tmp_path)
+    assert again.trained == 0
+    (case,) = json.loads((tmp_path / "summary.json").read_text())["cases"]
+    assert case["optimizers"]["sgd"]["diverged"] == 2
+    assert case["winner"] == "adamw_default"
 
 
 def test_results_folder(tmp_path: Path) -> None:
@@ -215,6 +245,10 @@ def test_results_folder(tmp_path: Path) -> None:
     assert summary["settings"]["optimizers"]["adamw"]["soft_tree"][0]["lr"] > 0
     assert [path.name for path in done.pictures] == ["curves_wine.png", "ratios.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in done.pictures)
+    assert done.report == tmp_path / "out" / "report.html"
+    page = done.report.read_text(encoding="utf-8")
+    assert "denograd evaluate X" in page
+    assert "<svg" in page
     assert not (tmp_path / "out" / "errors.csv").exists()
     assert len(results_table(summary).rows) == 2
     assert "against adamw: lower log loss in" in verdict(summary)[0]
@@ -336,24 +370,24 @@ def test_optional_tables_may_be_of_no_use(tmp_path: Path) -> None:
 def test_a_failing_cell_does_not_stop_the_rest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = runner.train_cell
+    real = running_units.train_stack
 
-    def sometimes(cell: Cell, *rest: Any) -> Any:
-        if cell.optimizer == "sgd" and cell.seed == 1:
-            raise Diverged("made to fail")
-        return real(cell, *rest)
+    def sometimes(cells: Sequence[Cell], *rest: Any) -> Any:
+        if any(cell.optimizer == "sgd" and cell.seed == 1 for cell in cells):
+            raise RuntimeError("made to fail")
+        return real(cells, *rest)
 
-    monkeypatch.setattr(runner, "train_cell", sometimes)
+    monkeypatch.setattr(running_units, "train_stack", sometimes)
     done = quiet([builtin_table("wine")], small_config(sizes=(16,)), tmp_path)
     assert len(done.results) == 3
     assert len(done.errors) == done.summary["cells_failed"] == 1
     errors = pd.read_csv(tmp_path / "errors.csv")
     assert errors.to_numpy().tolist() == [
-        ["wine", "soft_tree", "sgd", 16, 1, "Diverged: made to fail"]
+        ["wine", "soft_tree", "sgd", 16, 1, "RuntimeError: made to fail"]
     ]
     # Means are over seeds that every optimizer finished.
     assert done.summary["cases"][0]["seeds"] == 1
-    monkeypatch.setattr(runner, "train_cell", real)
+    monkeypatch.setattr(running_units, "train_stack", real)
     mended = quiet([builtin_table("wine")], small_config(sizes=(16,)), tmp_path)
     assert mended.trained == 1
     assert not mended.errors
@@ -366,7 +400,7 @@ def test_all_cells_failing_still_writes_a_summary(
     def never(*_: Any) -> Any:
         raise RuntimeError("no")
 
-    monkeypatch.setattr(runner, "train_cell", never)
+    monkeypatch.setattr(running_units, "train_stack", never)
     done = quiet([builtin_table("wine")], small_config(sizes=(16,), seeds=1), tmp_path)
     assert done.results.empty
     assert len(done.errors) == 2
@@ -401,7 +435,16 @@ def rows_of(*values: tuple[str, int, str, int, float]) -> pd.DataFrame:
     frame = pd.DataFrame(values, columns=["dataset", "n_train", "optimizer", "seed", "log_loss"])
     frame["model"] = "m"
     frame["accuracy"] = 1 - frame["log_loss"]
-    return frame.assign(balanced_accuracy=0.5, roc_auc=np.nan, train_seconds=1.0)
+    return frame.assign(
+        balanced_accuracy=0.5,
+        roc_auc=np.nan,
+        brier=0.2,
+        calibration_error=0.1,
+        train_seconds=1.0,
+        steps=200,
+        n_classes=2,
+        diverged=0,
+    )
 
 
 def test_summary_of_known_numbers() -> None:

@@ -261,6 +261,15 @@ def test_each_group_decays_with_its_own_learning_rate(lr: float | Tensor) -> Non
         torch.testing.assert_close(p.detach(), before[name] * (1 - rate))
 
 
+@pytest.mark.parametrize(("decay", "left"), [(4.0, 0.6), (5.0, 0.5), (20.0, 0.5), (1e6, 0.5)])
+def test_the_extra_decay_takes_at_most_half_in_a_step(decay: float, left: float) -> None:
+    model = Net()
+    optimizer = deno(model, Probe(clean=0.0, gain=0.0, decay=decay))
+    before = model.first.weight.detach().clone()
+    train(model, optimizer, batches(1))
+    torch.testing.assert_close(model.first.weight.detach(), before * left)
+
+
 def test_a_live_edit_of_the_learning_rate_counts() -> None:
     model = Net()
     optimizer = deno(model, Probe(clean=0.0, gain=0.0, decay=1.0))

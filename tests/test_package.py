@@ -111,6 +111,8 @@ def test_every_module_and_every_weight_of_the_checkout_is_installed() -> None:
     weights = (ROOT / "denograd" / "denoisers" / "weights").glob("*.*")
     expected |= {path.relative_to(ROOT / "denograd") for path in weights if path.name[0] != "."}
     expected |= {path.relative_to(ROOT) for path in (ROOT / "baselines").glob("*.json")}
+    templates = (ROOT / "denograd" / "evaluation" / "html" / "templates").glob("*.*")
+    expected |= {path.relative_to(ROOT / "denograd") for path in templates}
     missing = sorted(str(path) for path in expected if not (PACKAGE / path).is_file())
     assert not missing, "not in the wheel; is there an __init__.py in every folder?"
 

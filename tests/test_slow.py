@@ -18,8 +18,8 @@ from denograd import load_denoiser
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 FIRST_COLUMNS = (
-    "dataset,model,optimizer,n_train,seed,steps,log_loss,accuracy,balanced_accuracy,"
-    "roc_auc,train_seconds"
+    "dataset,model,optimizer,n_train,seed,steps,log_loss,brier,calibration_error,accuracy,"
+    "balanced_accuracy,roc_auc,train_seconds"
 )
 PNG = b"\x89PNG"
 
@@ -79,7 +79,7 @@ def test_meta_train_then_evaluate_with_its_weights(tmp_path: Path) -> None:
     optimizer = f"denograd:{weights}"
     denograd(
         tmp_path,
-        "evaluate --builtin wine --sizes 32 --seeds 2 --steps 50 --out results "
+        "evaluate --builtin wine --sizes 32 --seeds 2 --steps 50 --no-context --out results "
         f"--optimizers adamw_default,{optimizer}",
     )
     frame = check_results(tmp_path / "results", rows=8)

@@ -32,11 +32,18 @@ def _shipped(name: str, load: Callable[..., datasets.Bunch]) -> Callable[[], Tab
     return make
 
 
+def _diabetes() -> Table:
+    bunch = datasets.load_diabetes(as_frame=True)
+    target = bunch.target.rename("progression")
+    return Table("diabetes", bunch.data, target, task="regression")
+
+
 _MAKERS: dict[str, Callable[[], Table]] = {
     "breast_cancer": _shipped("breast_cancer", datasets.load_breast_cancer),
     "wine": _shipped("wine", datasets.load_wine),
     "iris": _shipped("iris", datasets.load_iris),
     "digits3": _digits3,
+    "diabetes": _diabetes,
 }
 
 BUILTIN_NAMES = tuple(_MAKERS)
@@ -48,7 +55,8 @@ def builtin_table(name: str) -> Table:
 
     Args:
         name: ``breast_cancer`` (569 rows, 30 features, 2 classes), ``wine`` (178, 13, 3),
-            ``iris`` (150, 4, 3) or ``digits3`` (539, 64, 3; the digits 3, 5 and 8).
+            ``iris`` (150, 4, 3), ``digits3`` (539, 64, 3; the digits 3, 5 and 8) or, for
+            regression, ``diabetes`` (442, 10; its progression within a year).
 
     Raises:
         TableError: another name.

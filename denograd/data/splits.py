@@ -40,13 +40,14 @@ def largest_size(rows: int) -> int:
     return rows - max(_LEAST_TEST_ROWS, int(np.ceil(_LEAST_TEST_SHARE * rows)))
 
 
-def check_size(name: str, codes: NDArray[np.int64], size: int) -> None:
+def check_size(name: str, codes: NDArray[np.int64], size: int, groups: str = "classes") -> None:
     """Raise an error if a table cannot lend so many training rows.
 
     Args:
         name: of the table, for the message.
         codes: ``(rows,)``, class of each row.
         size: number of training rows.
+        groups: what the codes stand for, for the message.
 
     Raises:
         TableError: the size leaves too few rows to test on, or is smaller than the
@@ -55,7 +56,7 @@ def check_size(name: str, codes: NDArray[np.int64], size: int) -> None:
     largest, classes = largest_size(len(codes)), len(np.unique(codes))
     if size < classes:
         raise TableError(
-            f"{name}: size {size} is smaller than its {classes} classes; "
+            f"{name}: size {size} is smaller than its {classes} {groups}; "
             f"use a size of at least {classes}"
         )
     if size > largest:
@@ -79,7 +80,8 @@ def nested_split(
     it is the same for every size, so that sizes can be compared.
 
     Args:
-        codes: ``(rows,)``, class of each row, each class with at least two rows.
+        codes: ``(rows,)``, class of each row, each class with at least two rows; for a
+            measured target its `denograd.data.quantile_strata`.
         sizes: numbers of training rows.
         seed: of the draw.
         max_test: at most so many test rows.

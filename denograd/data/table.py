@@ -1,4 +1,4 @@
-"""Tables of rows with a class label, read from a user's files."""
+"""Tables of rows with a class label or a measured number, read from a user's files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from denograd.data.errors import TableError, listing, suggestion
-from denograd.data.target import checked_target
+from denograd.data.measured import checked_numbers, quantile_strata
+from denograd.data.splits import Split, check_size, nested_split
+from denograd.data.target import TaskChoice, TaskName, checked_target, task_of
 
 SUFFIXES = (".csv", ".parquet")
 """What `read_table` reads. Pickles are never opened: they can run code."""
@@ -29,32 +31,84 @@ class Table:
     Attributes:
         name: of the data set, as results show it.
         features: ``(rows, columns)``, as they stand in the file.
-        target: ``(rows,)``, class labels, none missing.
+        target: ``(rows,)``, class labels or, for regression, numbers; none missing.
         path: of the file that it was read from; None if it was not.
+        task: ``classification`` or ``regression``.
 
     Example:
         >>> table = Table("toy", pd.DataFrame({"x": [1, 2, 3]}), pd.Series(["no", "yes", "no"]))
         >>> table.classes, table.codes.tolist()
         (('no', 'yes'), [0, 1, 0])
+        >>> doses = Table("toy", table.features, pd.Series([0.5, 2.0, 0.1]), task="regression")
+        >>> doses.n_classes, doses.y.tolist()
+        (None, [0.5, 2.0, 0.1])
     """
 
     name: str
     features: pd.DataFrame
     target: pd.Series[Any]
     path: Path | None = None
+    task: TaskName = "classification"
 
-    @cached_property
+    @property
     def classes(self) -> tuple[Any, ...]:
-        """The class labels in their own order, numbers by size and text by alphabet."""
+        """The class labels in their own order, numbers by size and text by alphabet.
+
+        Raises:
+            TableError: the table is one for regression, here and in `codes`.
+        """
         return tuple(self._factorized[1])
 
-    @cached_property
+    @property
     def codes(self) -> NDArray[np.int64]:
         """``(rows,)``, each row's place in `classes`."""
         return self._factorized[0]
 
+    @property
+    def n_classes(self) -> int | None:
+        """Number of classes, None for regression: what a model is made with."""
+        return None if self.task == "regression" else len(self.classes)
+
+    @cached_property
+    def y(self) -> NDArray[Any]:
+        """``(rows,)``, what is learned: `codes`, or for regression the numbers as float64."""
+        if self.task == "classification":
+            return self.codes
+        return self.target.to_numpy(dtype=np.float64)
+
+    @cached_property
+    def strata(self) -> NDArray[np.int64]:
+        """``(rows,)``, what splits keep in proportion: classes, or groups of near numbers."""
+        return self.codes if self.task == "classification" else quantile_strata(self.y)
+
+    def check_size(self, size: int) -> None:
+        """Raise a `TableError` if the table cannot lend so many training rows."""
+        groups = "classes" if self.task == "classification" else "groups of near target values"
+        check_size(self.name, self.strata, size, groups)
+
+    def split(self, sizes: Sequence[int], seed: int) -> Split:
+        """Nested, stratified training subsets and the test set of a seed.
+
+        See `denograd.data.nested_split`.
+
+        Example:
+            >>> numbers = pd.Series(range(60), dtype=float)
+            >>> table = Table("toy", numbers.to_frame(), numbers, task="regression")
+            >>> split = table.split([8, 16], seed=0)
+            >>> len(split.train[8]), len(split.test)
+            (8, 44)
+        """
+        for size in sizes:
+            self.check_size(size)
+        return nested_split(self.strata, sizes, seed)
+
     @cached_property
     def _factorized(self) -> tuple[NDArray[np.int64], list[Any]]:
+        if self.task != "classification":
+            raise TableError(
+                f"{self.name}: its target is measured, so it has no classes; use y and strata, or "
+                "read it with task='classification'"
+            )
         codes, classes = pd.factorize(self.target, sort=True)
         return codes.astype(np.int64), list(classes)
 
@@ -62,8 +116,10 @@ class Table:
         return len(self.target)
 
 
-def read_table(path: str | Path, target: str | None = None) -> Table:
-    """Read a CSV or Parquet file whose rows have a class label.
+def read_table(
+    path: str | Path, target: str | None = None, task: TaskChoice = "classification"
+) -> Table:
+    """Read a CSV or Parquet file whose rows have a class label or a measured number.
 
     A CSV's separator may be a comma, a semicolon or a tab; empty cells and ``?`` count
     as missing. Rows without a label are left out with a `TableWarning`.
@@ -71,14 +127,17 @@ def read_table(path: str | Path, target: str | None = None) -> Table:
     Args:
         path: a ``.csv`` or ``.parquet`` file.
         target: name of the label's column; default: the last.
+        task: ``classification``, ``regression``, or ``auto`` for what the target looks
+            like; see `denograd.data.task_of`.
 
     Returns:
         the table, named after the file.
 
     Raises:
         TableError: the file is missing, of another kind or unreadable, the target is not
-            a column of it, or the target's values are not class labels; see
-            `checked_target`.
+            a column of it, or the target's values are not class labels (see
+            `denograd.data.target.checked_target`) or numbers (see
+            `denograd.data.measured.checked_numbers`).
     """
     path = Path(path)
     frame = _read_frame(path)
@@ -95,13 +154,17 @@ def read_table(path: str | Path, target: str | None = None) -> Table:
             f"{path}: no column {column!r} for the target.{suggestion(column, frame.columns)} "
             f"Its columns are {listing(frame.columns)}."
         )
-    labels = checked_target(frame[column], str(path))
-    features = frame.drop(columns=column).loc[labels.index]
-    return Table(path.stem, features.reset_index(drop=True), labels.reset_index(drop=True), path)
+    found = task_of(frame[column], task, str(path))
+    check = checked_numbers if found == "regression" else checked_target
+    labels = check(frame[column], str(path))
+    features = frame.drop(columns=column).loc[labels.index].reset_index(drop=True)
+    return Table(path.stem, features, labels.reset_index(drop=True), path, found)
 
 
 def read_tables(
-    paths: Sequence[str | Path], target: str | None = None
+    paths: Sequence[str | Path],
+    target: str | None = None,
+    task: TaskChoice = "classification",
 ) -> tuple[list[Table], dict[str, str]]:
     """Read files, and every CSV and Parquet file of folders.
 
@@ -110,6 +173,7 @@ def read_tables(
     Args:
         paths: files or folders.
         target: name of the label's column in each; default: the last.
+        task: see `read_table`; ``auto`` decides for each file by itself.
 
     Returns:
         the tables in order, those of one name told apart by ``-2``, ``-3`` and so on,
@@ -125,7 +189,7 @@ def read_tables(
     taken: dict[str, int] = {}
     for path in _table_files([Path(p) for p in paths]):
         try:
-            table = read_table(path, target)
+            table = read_table(path, target, task)
         except TableError as error:
             errors[str(path)] = str(error)
             continue

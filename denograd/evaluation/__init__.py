@@ -18,14 +18,13 @@ from denograd.evaluation.metrics import METRICS, score
 from denograd.evaluation.report import results_table, verdict
 from denograd.evaluation.runner import Evaluation, evaluate
 from denograd.evaluation.summary import summarise
-from denograd.evaluation.train import Cell, CellData, CellResult, Diverged, train_cell
+from denograd.evaluation.train import Cell, CellData, CellResult, train_cell
 
 __all__ = [
     "METRICS",
     "Cell",
     "CellData",
     "CellResult",
-    "Diverged",
     "Evaluation",
     "EvaluationConfig",
     "EvaluationError",

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from denograd.baselines import CONTROL, check_optimizer
 from denograd.models.registry import check_model
 
+ENGINES = ("batched", "loop")
+"""How the seeds of a cell run: as one stack, or one after the other."""
+
 
 class EvaluationError(ValueError):
     """An evaluation that cannot run as asked; the message names the remedy."""
@@ -27,6 +30,10 @@ class EvaluationConfig:
         seeds: number of seeds; they are 0, 1 and so on.
         steps: optimizer steps of each run.
         batch_size: rows of a batch, or all training rows if they are fewer.
+        engine: ``batched`` runs all seeds of a table, model, optimizer and size as one
+            stack; ``loop`` runs them one at a time, with the same results to rounding.
+        context: whether models outside torch (`denograd.baselines.context.CONTEXT_MODELS`)
+            are fitted to the same rows, for context.
 
     Raises:
         EvaluationError: a name that is not known or stands twice, or a number below 1.
@@ -42,6 +49,8 @@ class EvaluationConfig:
     seeds: int = 5
     steps: int = 200
     batch_size: int = 32
+    engine: str = "batched"
+    context: bool = False
 
     def __post_init__(self) -> None:
         for name in ("models", "optimizers", "sizes"):
@@ -61,6 +70,10 @@ class EvaluationConfig:
                 raise EvaluationError(
                     f"{name} has {value!r}; it must be a whole number of at least 1"
                 )
+        if self.engine not in ENGINES:
+            raise EvaluationError(
+                f"engine {self.engine!r} is not known; use one of {', '.join(ENGINES)}"
+            )
         try:
             for model in self.models:
                 check_model(model)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
+from numpy.typing import NDArray
 
 from denograd.evaluation.names import short_names
 from denograd.evaluation.train import Cell, CellResult
@@ -21,6 +22,56 @@ _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#
 """Okabe and Ito's palette, which the colour-blind can tell apart."""
 
 _FONT = 13
+_MOST_LABELS = 60
+"""With more, a picture of ratios would be taller than anyone reads."""
+_MOST_RIVALS = 6
+
+
+class Runs(NamedTuple):
+    """Curves of runs that can be averaged, point by point.
+
+    Attributes:
+        steps: ``(points,)``.
+        test: ``(runs, points)``, mean loss over the test rows.
+        train: ``(runs, points)``, mean loss over the training rows.
+        left_out: number of runs that diverged or were recorded at other steps.
+    """
+
+    steps: NDArray[np.float64]
+    test: NDArray[np.float64]
+    train: NDArray[np.float64]
+    left_out: int
+
+
+def aligned_runs(results: Sequence[CellResult]) -> Runs:
+    """The runs that did not diverge, and of them those with the most points.
+
+    Args:
+        results: of one data set, model, optimizer and size, one each seed.
+
+    Example:
+        >>> curve = {"step": [0.0, 1.0], "test_loss": [0.7, 0.5], "train_loss": [0.7, 0.4]}
+        >>> torn = {name: values[:1] for name, values in curve.items()}
+        >>> lasted = CellResult({"diverged": 0}, curve)
+        >>> runs = aligned_runs([lasted, CellResult({"diverged": 1}, torn), lasted])
+        >>> runs.test.tolist(), runs.left_out
+        ([[0.7, 0.5], [0.7, 0.5]], 1)
+    """
+    whole = []
+    for curve in (result.curve for result in results if not result.diverged):
+        values = [
+            np.array(curve.get(key, ()), dtype=float) for key in ("step", "test_loss", "train_loss")
+        ]
+        same_length = len({len(value) for value in values}) == 1 and len(values[0]) > 0
+        if same_length and all(np.isfinite(value).all() for value in values):
+            whole.append(values)
+    if not whole:
+        nothing = np.zeros((0, 0))
+        return Runs(np.zeros(0), nothing, nothing, len(results))
+    grid = max((tuple(values[0]) for values in whole), key=len)
+    own = [values for values in whole if tuple(values[0]) == grid]
+    _, test, train = (np.stack(values) for values in zip(*own, strict=True))
+    return Runs(np.array(grid), test, train, len(results) - len(own))
 
 
 def plot_curves(
@@ -29,7 +80,7 @@ def plot_curves(
     """Learning curves, a figure a data set with a panel for each model and size.
 
     Solid lines are the mean test loss over seeds, the band their lowest and highest,
-    dashed lines the mean training loss.
+    dashed lines the mean training loss. Runs that diverged are left out.
 
     Args:
         finished: cells with their curves.
@@ -40,8 +91,12 @@ def plot_curves(
         the files.
     """
     files = []
-    for dataset in dict.fromkeys(cell.dataset for cell in finished):
-        own = {cell: result for cell, result in finished.items() if cell.dataset == dataset}
+    # Models outside torch have no curve.
+    drawn = {cell: result for cell, result in finished.items() if result.curve}
+    measured = any("rmse" in result.row for result in drawn.values())
+    ylabel = "squared error (standardised)" if measured else "log loss (nats)"
+    for dataset in dict.fromkeys(cell.dataset for cell in drawn):
+        own = {cell: result for cell, result in drawn.items() if cell.dataset == dataset}
         models = list(dict.fromkeys(cell.model for cell in own))
         sizes = sorted({cell.n_train for cell in own})
         figure = Figure(figsize=(4.2 * len(sizes) + 1, 3.4 * len(models) + 1.4))
@@ -50,19 +105,20 @@ def plot_curves(
             highest = 0.0
             for axes, size in zip(axes_row, sizes, strict=True):
                 for number, optimizer in enumerate(optimizers):
-                    curves = [
-                        result.curve
+                    results = [
+                        result
                         for cell, result in own.items()
                         if cell[1:4] == (model, optimizer, size)
                     ]
-                    if curves:
-                        highest = max(highest, _plot_runs(axes, curves, _colour(number)))
+                    if results:
+                        highest = max(highest, _plot_runs(axes, results, _colour(number)))
                 axes.set_title(f"{model}, {size} rows", fontsize=_FONT)
                 axes.grid(alpha=0.25)
                 axes.tick_params(labelsize=_FONT - 2)
             # One run that explodes would press all others into a line at the bottom.
-            axes_row[0].set_ylim(0, 1.05 * highest)
-            axes_row[0].set_ylabel("log loss (nats)", fontsize=_FONT)
+            if highest > 0:
+                axes_row[0].set_ylim(0, 1.05 * highest)
+            axes_row[0].set_ylabel(ylabel, fontsize=_FONT)
         for axes in grid[-1]:
             axes.set_xlabel("steps", fontsize=_FONT)
         _legend(figure, optimizers)
@@ -75,6 +131,8 @@ def plot_curves(
 def plot_ratios(summary: Mapping[str, Any], folder: Path) -> list[Path]:
     """Every case's log loss as a ratio to the reference's, a panel an optimizer.
 
+    Of many optimizers only the first six are drawn; the report has all of them.
+
     Args:
         summary: from `denograd.evaluation.summarise`, with the key ``reference``.
         folder: where to write ``ratios.png``.
@@ -82,11 +140,16 @@ def plot_ratios(summary: Mapping[str, Any], folder: Path) -> list[Path]:
     Returns:
         the file; none if there is nothing to compare.
     """
-    cases, rivals = summary["cases"], list(summary["comparisons"])
+    cases, rivals = summary["cases"], list(summary["comparisons"])[:_MOST_RIVALS]
     if not cases or not rivals:
         return []
     short = short_names(rivals)
-    labels = list(dict.fromkeys(f"{case['dataset']}, {case['model']}" for case in cases))
+    by_model = len({(case["dataset"], case["model"]) for case in cases}) <= _MOST_LABELS
+
+    def label(case: Mapping[str, Any]) -> str:
+        return f"{case['dataset']}, {case['model']}" if by_model else str(case["dataset"])
+
+    labels = list(dict.fromkeys(map(label, cases)))
     sizes = sorted({case["n_train"] for case in cases})
     height = 0.42 * len(labels) + 2.2
     figure = Figure(figsize=(5.2 * len(rivals) + 3.2, height))
@@ -100,7 +163,7 @@ def plot_ratios(summary: Mapping[str, Any], folder: Path) -> list[Path]:
             offset = 0.36 * ((number + 0.5) / len(sizes) - 0.5)
             axes.scatter(
                 [case["ratio"][rival] for case in own],
-                [labels.index(f"{case['dataset']}, {case['model']}") + offset for case in own],
+                [labels.index(label(case)) + offset for case in own],
                 s=70,
                 color=shades[number],
                 edgecolor="black",
@@ -109,13 +172,14 @@ def plot_ratios(summary: Mapping[str, Any], folder: Path) -> list[Path]:
                 zorder=3,
             )
         overall = summary["comparisons"][rival]["overall"]
+        loss = "log loss" if "log_loss" in overall else "RMSE"
         axes.set_title(
             f"{short[rival]}\nwins {overall['wins']} of {overall['cases']}, "
             f"mean ratio {overall['log_loss_ratio']:.3f}",
             fontsize=_FONT,
         )
         axes.set_xlabel(
-            f"log loss relative to {summary['reference']}\n(left of 1 is better)", fontsize=_FONT
+            f"{loss} relative to {summary['reference']}\n(left of 1 is better)", fontsize=_FONT
         )
         _ratio_axis(axes, [case["ratio"][rival] for case in cases])
         axes.grid(alpha=0.25)
@@ -127,11 +191,12 @@ def plot_ratios(summary: Mapping[str, Any], folder: Path) -> list[Path]:
     return [_save(figure, folder / "ratios.png")]
 
 
-def _plot_runs(axes: Axes, curves: Sequence[Mapping[str, list[float]]], colour: str) -> float:
+def _plot_runs(axes: Axes, results: Sequence[CellResult], colour: str) -> float:
     """Draw one optimizer's runs; returns how high the axis must reach to show them."""
-    steps = np.array(curves[0]["step"])
-    test = np.array([curve["test_loss"] for curve in curves])
-    train = np.array([curve["train_loss"] for curve in curves])
+    runs = aligned_runs(results)
+    if not len(runs.test):
+        return 0.0
+    steps, test, train = runs.steps, runs.test, runs.train
     axes.fill_between(steps, test.min(0), test.max(0), color=colour, alpha=0.15, linewidth=0)
     axes.plot(steps, test.mean(0), color=colour, linewidth=2)
     axes.plot(steps, train.mean(0), color=colour, linewidth=1.3, linestyle=(0, (4, 2)), alpha=0.8)

@@ -1,8 +1,8 @@
 """The folder of an evaluation: every finished cell is on disk before the next.
 
-``cells.jsonl`` is the record: one line a finished cell, its row and its curve, flushed to
-the disk at once. ``results.csv`` and everything else can be made from it again. A last
-line that was cut off by a kill is ignored, and its cell runs again.
+``cells.jsonl`` is the record: one line a finished cell, its row, its curve and the importance
+of its columns, flushed to the disk at once. ``results.csv`` and everything else can be made
+from it again. A last line that was cut off by a kill is ignored, and its cell runs again.
 """
 
 from __future__ import annotations
@@ -15,27 +15,37 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from denograd.evaluation.config import EvaluationError, OtherSettingsError
+from denograd.evaluation.metrics import METRICS
+from denograd.evaluation.regression_metrics import REGRESSION_METRICS
 from denograd.evaluation.train import Cell, CellResult
 
 COLUMNS = (
-    "dataset",
-    "model",
-    "optimizer",
-    "n_train",
-    "seed",
+    *Cell._fields,
     "steps",
-    "log_loss",
-    "accuracy",
-    "balanced_accuracy",
-    "roc_auc",
+    *METRICS,
     "train_seconds",
     "n_test",
     "n_features",
     "n_classes",
     "batch_size",
     "train_log_loss",
+    "diverged",
 )
 """Columns of ``results.csv``."""
+
+REGRESSION_COLUMNS = (
+    *Cell._fields,
+    "steps",
+    *REGRESSION_METRICS,
+    "train_seconds",
+    "n_test",
+    "n_features",
+    "target_deviation",
+    "batch_size",
+    "train_loss",
+    "diverged",
+)
+"""The same for measured targets."""
 
 _ERROR_COLUMNS = (*Cell._fields, "error")
 Restart = Literal["never", "changed", "always"]
@@ -44,7 +54,7 @@ Restart = Literal["never", "changed", "always"]
 ``changed``: only what has other settings, and is of the same tables nevertheless.
 """
 
-_FILES = ("cells.jsonl", "results.csv", "errors.csv", "summary.json", "config.json")
+_FILES = ("cells.jsonl", "results.csv", "errors.csv", "summary.json", "report.html", "config.json")
 
 
 class Journal:
@@ -83,6 +93,11 @@ class Journal:
         self.write_results(list(self.finished))
         (folder / "errors.csv").unlink(missing_ok=True)
 
+    @property
+    def _columns(self) -> tuple[str, ...]:
+        rows = (result.row for result in self.finished.values())
+        return REGRESSION_COLUMNS if any("rmse" in row for row in rows) else COLUMNS
+
     def append(self, cell: Cell, result: CellResult) -> None:
         """Put a finished cell on disk."""
         self.finished[cell] = result
@@ -91,7 +106,7 @@ class Journal:
             file.flush()
             os.fsync(file.fileno())
         with (self.folder / "results.csv").open("a", encoding="utf-8", newline="") as file:
-            csv.DictWriter(file, COLUMNS).writerow(result.row)
+            csv.DictWriter(file, self._columns).writerow(result.row)
 
     def append_error(self, cell: Cell, message: str) -> None:
         """Put a failed cell on disk; a later run tries it again."""
@@ -108,7 +123,7 @@ class Journal:
         """Write ``results.csv`` anew, its finished cells in the order given."""
 
         def write(file: TextIO) -> None:
-            writer = csv.DictWriter(file, COLUMNS)
+            writer = csv.DictWriter(file, self._columns)
             writer.writeheader()
             writer.writerows(self.finished[cell].row for cell in order if cell in self.finished)
 
@@ -160,7 +175,9 @@ class Journal:
         for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
             try:
                 entry = json.loads(line)
-                result = CellResult(_from_json(entry["row"]), entry["curve"])
+                result = CellResult(
+                    _from_json(entry["row"]), entry["curve"], entry.get("importance")
+                )
                 cell = Cell(*(result.row[name] for name in Cell._fields))
             except (ValueError, KeyError, TypeError):
                 continue
@@ -183,7 +200,8 @@ class Journal:
 
 def _line(result: CellResult) -> str:
     row = {key: None if value != value else value for key, value in result.row.items()}
-    return json.dumps({"row": row, "curve": result.curve}, allow_nan=False) + "\n"
+    entry = {"row": row, "curve": result.curve, "importance": result.importance}
+    return json.dumps(entry, allow_nan=False) + "\n"
 
 
 def _from_json(row: dict[str, Any]) -> dict[str, Any]:

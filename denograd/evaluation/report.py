@@ -2,28 +2,50 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from rich import box
 from rich.table import Table as RichTable
 
+from denograd.evaluation.cases import FIT
+from denograd.evaluation.html.words import (
+    caveats,
+    first_verdicts,
+    is_own,
+    loss_of,
+    rivals,
+    verdicts,
+)
 from denograd.evaluation.names import short_names
+
+_MOST = 4
+"""So many optimizers have columns."""
 
 
 def results_table(summary: Mapping[str, Any]) -> RichTable:
     """A row for each data set, model and size, with its winner.
 
-    ``ratio`` is the log loss of each other optimizer, divided by the reference's.
+    ``ratio`` is the loss of each other optimizer, divided by the reference's. Only the
+    columns that the terminal has room for are shown: of many optimizers the reference,
+    denograd's and the best of the others.
 
     Args:
         summary: of an evaluation in which at least one case is finished.
     """
     cases = summary["cases"]
-    optimizers = list(summary["settings"]["optimizers"])
-    short = short_names(optimizers)
+    every = [name for name in summary["settings"]["optimizers"] if name != FIT]
+    short = short_names(every)
+    optimizers = _with_columns(summary, every)
+    loss, written = loss_of(summary)
+    second = "accuracy" if loss == "log_loss" else "r2"
+    unit = " in nats" if loss == "log_loss" else ""
+    title = f"Means over seeds; loss: {written}{unit} on test rows, lower is better"
+    if len(optimizers) < len(every):
+        title += f"; {len(every) - len(optimizers)} more optimizers are in the report"
     table = RichTable(
-        title="Means over seeds; loss: log loss in nats on test rows, lower is better",
+        title=title,
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         pad_edge=False,
@@ -31,7 +53,7 @@ def results_table(summary: Mapping[str, Any]) -> RichTable:
     table.add_column("data set", no_wrap=True)
     table.add_column("model", no_wrap=True)
     table.add_column("rows", justify="right", no_wrap=True)
-    for measure in ("loss", "accuracy"):
+    for measure in ("loss", second):
         for name in optimizers:
             table.add_column(
                 f"{measure}\n{short[name]}", justify="right", overflow="fold", min_width=5
@@ -45,38 +67,53 @@ def results_table(summary: Mapping[str, Any]) -> RichTable:
         before = case["dataset"]
         means = case["optimizers"]
         shown = [means.get(name) for name in optimizers]
-        ratios = ", ".join(f"{ratio:.2f}" for ratio in case["ratio"].values()) or "-"
+        ratios = [case["ratio"][name] for name in optimizers if name in case["ratio"]]
         table.add_row(
             case["dataset"],
             case["model"],
             str(case["n_train"]),
-            *(f"{value['log_loss']:.3f}" if value else "-" for value in shown),
-            *(f"{value['accuracy']:.3f}" if value else "-" for value in shown),
-            ratios,
+            *(_number(values, loss) for values in shown),
+            *(_number(values, second) for values in shown),
+            ", ".join(f"{ratio:.2f}" for ratio in ratios) or "-",
             short[case["winner"]],
         )
     return table
 
 
+def _with_columns(summary: Mapping[str, Any], optimizers: list[str]) -> list[str]:
+    """The reference, denograd's and the best others, in the order they were named."""
+    comparisons = summary["comparisons"]
+
+    def rank(name: str) -> tuple[bool, float]:
+        found = comparisons[name]["overall"]
+        return not is_own(name), found.get("log_loss_ratio", math.inf)
+
+    kept = [summary["reference"], *sorted(rivals(summary), key=rank)][:_MOST]
+    return [name for name in optimizers if name in kept or len(optimizers) <= _MOST]
+
+
 def verdict(summary: Mapping[str, Any]) -> list[str]:
-    """A sentence for each optimizer that was compared with the reference.
+    """What the report says at its top: a paragraph for each optimizer, denograd's first.
+
+    Those on denograd's are told in full; of others there may be many, and the report has
+    the rest.
 
     Args:
         summary: of an evaluation.
+
+    Returns:
+        the paragraphs, the last with what to bear in mind; empty without a comparison.
     """
-    reference = summary["reference"]
-    short = short_names([reference, *summary["comparisons"]])
-    sentences = []
-    for name, comparison in summary["comparisons"].items():
-        found = comparison["overall"]
-        if not found["cases"]:
-            sentences.append(f"{short[name]}: no case in which every optimizer finished a seed.")
-            continue
-        points = 100 * (found["accuracy"] - found["accuracy_reference"])
-        sentences.append(
-            f"{short[name]} against {reference}: lower log loss in {found['wins']} of "
-            f"{found['cases']} cases, geometric mean of the ratio "
-            f"{found['log_loss_ratio']:.3f}, accuracy {points:+.1f} points, "
-            f"worst case {found['worst_ratio']:.2f} ({found['worst_case']})."
-        )
-    return sentences
+    found = verdicts(summary)
+    first, reservations = first_verdicts(found), caveats(summary)
+    said = [
+        " ".join(filter(None, [one.headline, one.tally, *(one.details if place < first else ())]))
+        for place, one in enumerate(found)
+    ]
+    return [*said, " ".join(reservations)] if said and reservations else said
+
+
+def _number(values: Mapping[str, float | None] | None, metric: str) -> str:
+    """Of an optimizer that may be missing, a metric that may be undefined."""
+    value = values.get(metric) if values else None
+    return "-" if value is None else f"{value:.3f}"

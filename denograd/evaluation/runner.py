@@ -1,48 +1,30 @@
-"""Run a grid of cells in processes, keep what is finished, go on after an interruption."""
+"""An evaluation from its tables to its summary; what is finished is never run again."""
 
 from __future__ import annotations
 
 import datetime
 import hashlib
 import itertools
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import torch
-from joblib import Parallel, cpu_count, delayed
-from joblib.externals.loky.process_executor import TerminatedWorkerError
-from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from denograd.baselines import describe_optimizer
-from denograd.data import (
-    ColumnPlan,
-    Encoder,
-    Split,
-    Table,
-    TableError,
-    check_size,
-    nested_split,
-    plan_columns,
-)
+from denograd.baselines.context import CONTEXT_MODELS, context_available
+from denograd.data import ColumnPlan, Table, TableError, plan_columns
+from denograd.evaluation.cases import FIT
 from denograd.evaluation.config import EvaluationConfig, EvaluationError
 from denograd.evaluation.curves import plot_curves, plot_ratios
+from denograd.evaluation.html import write_report
 from denograd.evaluation.journal import Journal, Restart
+from denograd.evaluation.running import check_backend, finish
+from denograd.evaluation.running_units import cut_units, group_cells
 from denograd.evaluation.summary import summarise, versions
-from denograd.evaluation.train import Cell, CellData, CellResult, train_cell
+from denograd.evaluation.train import Cell
 
 
 @dataclass(frozen=True)
@@ -53,6 +35,7 @@ class Evaluation:
         folder: where everything lies.
         results: one row a finished cell, as in ``results.csv``.
         summary: as in ``summary.json``.
+        report: ``report.html``; None if no cell was finished.
         pictures: the PNG files.
         errors: cells that failed, each with its message, as in ``errors.csv``.
         trained: number of cells that this call ran; the others it found finished.
@@ -61,21 +44,10 @@ class Evaluation:
     folder: Path
     results: pd.DataFrame
     summary: dict[str, Any]
+    report: Path | None
     pictures: list[Path]
     errors: list[tuple[Cell, str]]
     trained: int
-
-
-@dataclass(frozen=True)
-class _Source:
-    """The rows of a cell, not yet encoded: that is left to the worker."""
-
-    plan: ColumnPlan
-    train: pd.DataFrame
-    test: pd.DataFrame
-    y_train: NDArray[np.int64]
-    y_test: NDArray[np.int64]
-    n_classes: int
 
 
 def evaluate(
@@ -84,6 +56,7 @@ def evaluate(
     out: str | Path,
     *,
     jobs: int = -1,
+    backend: str = "loky",
     restart: bool | Restart = False,
     optional: Collection[str] = (),
     command: str | None = None,
@@ -91,8 +64,8 @@ def evaluate(
 ) -> Evaluation:
     """Train and score every combination of table, model, optimizer, size and seed.
 
-    Writes ``results.csv``, ``summary.json``, learning curves as PNG and, if cells failed,
-    ``errors.csv``. Called again for the same folder and settings it runs only what is
+    Writes ``results.csv``, ``summary.json``, ``report.html``, learning curves as PNG and, if
+    cells failed, ``errors.csv``. Called again for the same folder and settings it runs only what is
     missing. A size that a table is too small for is left out with a note.
 
     Args:
@@ -100,6 +73,9 @@ def evaluate(
         config: the rest of the grid.
         out: folder to write to.
         jobs: processes; -1 for one a core. Each uses one thread.
+        backend: where they run, one of `denograd.evaluation.running.BACKENDS`: ``loky``,
+            processes of this machine; ``ray`` or ``dask``, a cluster if ``RAY_ADDRESS`` or
+            ``DASK_SCHEDULER_ADDRESS`` names one; ``sequential``, this process alone.
         restart: throw away what an earlier evaluation left in the folder; ``"changed"``:
             only if it was of the same tables with other settings, and say so in a note.
         optional: names of tables that are left out with a note if nothing can be learned
@@ -112,16 +88,21 @@ def evaluate(
 
     Raises:
         OtherSettingsError: a folder that holds results of other settings.
-        EvaluationError: tables of one name, a folder that cannot be written, or a worker
-            process that was killed.
+        EvaluationError: tables of one name, a folder that cannot be written, a backend that
+            is not known or not installed, or a worker process that was killed.
         TableError: a table from which nothing can be learned, or that is too small for
             every size, unless it is optional and another can be used.
     """
     console = console or Console(stderr=True)
     if not tables:
         raise EvaluationError("tables is empty; give at least one")
-    if jobs == 0 or jobs < -1:
-        raise EvaluationError(f"jobs={jobs}; use a number of processes, or -1 for one a core")
+    check_backend(backend, jobs)
+    tasks = sorted({table.task for table in tables})
+    if len(tasks) > 1:
+        raise EvaluationError(
+            "some tables are for classification and some for regression; evaluate them apart, "
+            "or say what all of them are for (--task)"
+        )
     names = [table.name for table in tables]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -137,26 +118,27 @@ def evaluate(
             f"{journal.folder}: results of other settings are thrown away ({journal.changed})",
         )
 
-    cells = [
-        Cell(table.name, model, optimizer, size, seed)
-        for table in tables
-        for size in sizes[table.name]
-        for seed in range(config.seeds)
-        for model in config.models
-        for optimizer in config.optimizers
-    ]
+    cells = _cells(tables, sizes, config, console)
     todo = [cell for cell in cells if cell not in journal.finished]
     if len(todo) < len(cells):
         console.print(f"{len(cells) - len(todo)} of {len(cells)} cells are already finished")
-    sources = _sources({table.name: table for table in tables}, plans, sizes, todo)
-    _run(sources, config, journal, len(todo), jobs, console)
+    groups = group_cells(todo, config.engine)
+    finish(
+        cut_units({table.name: table for table in tables}, plans, sizes, groups, config),
+        len(todo),
+        journal,
+        jobs=jobs,
+        backend=backend,
+        console=console,
+        note=lambda message: _note(console, message),
+    )
 
     order = _reading_order(cells, config)
     journal.write_results(order)
     finished = {cell: journal.finished[cell] for cell in order if cell in journal.finished}
     results = pd.DataFrame([result.row for result in finished.values()])
     summary: dict[str, Any] = {
-        "schema": 1,
+        "schema": 2,
         "command": command,
         "finished_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": versions(),
@@ -166,12 +148,20 @@ def evaluate(
         "cells_failed": len(journal.errors),
     }
     pictures: list[Path] = []
+    report: Path | None = None
     if finished:
-        summary |= summarise(results, config.reference)
-        pictures = plot_curves(finished, config.optimizers, journal.folder)
+        summary |= summarise(results, config.reference, finished)
+        drawn = {
+            cell: result
+            for cell, result in finished.items()
+            if cell.optimizer != FIT and not result.diverged
+        }
+        pictures = plot_curves(drawn, config.optimizers, journal.folder)
         pictures += plot_ratios(summary, journal.folder)
     journal.write_json("summary.json", summary)
-    return Evaluation(journal.folder, results, summary, pictures, journal.errors, len(todo))
+    if finished:
+        report = write_report(summary, finished, journal.errors, journal.folder)
+    return Evaluation(journal.folder, results, summary, report, pictures, journal.errors, len(todo))
 
 
 def _usable(
@@ -208,7 +198,7 @@ def _fitting_sizes(table: Table, sizes: Sequence[int], console: Console) -> list
     fitting, problems = [], []
     for size in sorted(sizes):
         try:
-            check_size(table.name, table.codes, size)
+            table.check_size(size)
             fitting.append(size)
         except TableError as error:
             problems.append(error)
@@ -222,7 +212,10 @@ def _fitting_sizes(table: Table, sizes: Sequence[int], console: Console) -> list
 def _settings(tables: Sequence[Table], config: EvaluationConfig) -> dict[str, Any]:
     """All that decides the results, so that results of different settings never mix."""
     optimizers = {name: describe_optimizer(name, config.models) for name in config.optimizers}
+    # Left out for classification, so that folders of earlier versions are gone on with.
+    task = {} if tables[0].n_classes is not None else {"task": tables[0].task}
     return {
+        **task,
         **asdict(config),
         "models": list(config.models),
         "sizes": list(config.sizes),
@@ -236,103 +229,43 @@ def _fingerprint(table: Table) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _sources(
-    tables: dict[str, Table],
-    plans: dict[str, ColumnPlan],
+def _cells(
+    tables: Sequence[Table],
     sizes: dict[str, list[int]],
-    cells: Iterable[Cell],
-) -> Iterator[tuple[Cell, _Source]]:
-    """The rows of each cell, cut when its turn comes; split once a table and seed."""
-    splits: dict[tuple[str, int], Split] = {}
-    for cell in cells:
-        table, key = tables[cell.dataset], (cell.dataset, cell.seed)
-        if key not in splits:
-            splits[key] = nested_split(table.codes, sizes[cell.dataset], cell.seed)
-        train, test = splits[key].train[cell.n_train], splits[key].test
-        yield (
-            cell,
-            _Source(
-                plans[cell.dataset],
-                table.features.iloc[train],
-                table.features.iloc[test],
-                table.codes[train],
-                table.codes[test],
-                len(table.classes),
-            ),
-        )
-
-
-def _run(
-    sources: Iterator[tuple[Cell, _Source]],
     config: EvaluationConfig,
-    journal: Journal,
-    total: int,
-    jobs: int,
     console: Console,
-) -> None:
-    """Run cells as processes get free, and put each on disk when it is finished."""
-    if total == 0:
-        return
-    workers = min(cpu_count() if jobs == -1 else jobs, total)
-    parallel = Parallel(n_jobs=workers, backend="loky", return_as="generator_unordered")
-    calls = (
-        delayed(_run_cell)(cell, source, config.steps, config.batch_size)
-        for cell, source in sources
-    )
-    progress = Progress(
-        TextColumn("[progress.description]{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left:"),
-        TimeRemainingColumn(),
-        console=console,
-    )
-    try:
-        # Closing the generator stops the workers when this process is interrupted.
-        with progress, closing(parallel(calls)) as outcomes:
-            task = progress.add_task("cells", total=total)
-            for cell, outcome in outcomes:
-                if isinstance(outcome, str):
-                    journal.append_error(cell, outcome)
-                    console.print(f"failed: {cell}: {outcome}", style="red", markup=False)
-                else:
-                    journal.append(cell, outcome)
-                progress.advance(task)
-    except TerminatedWorkerError as error:
-        raise EvaluationError(
-            f"{journal.folder}: a worker process was killed, perhaps for want of memory. "
-            "Finished cells are kept: start again, with fewer --jobs if it happens again."
-        ) from error
-
-
-def _run_cell(
-    cell: Cell, source: _Source, steps: int, batch_size: int
-) -> tuple[Cell, CellResult | str]:
-    """Run one cell in a worker; what goes wrong comes back as a message."""
-    threads = torch.get_num_threads()
-    # Models this small are several times slower on several threads.
-    torch.set_num_threads(1)
-    try:
-        encoder = Encoder(source.plan).fit(source.train)
-        data = CellData(
-            encoder.transform(source.train),
-            source.y_train,
-            encoder.transform(source.test),
-            source.y_test,
-            source.n_classes,
-        )
-        return cell, train_cell(cell, data, steps, batch_size)
-    except Exception as error:  # noqa: BLE001 (one bad cell must not stop the others)
-        return cell, f"{type(error).__name__}: {error}"
-    finally:
-        torch.set_num_threads(threads)
+) -> list[Cell]:
+    """Every run, those of models outside torch last."""
+    seeds = range(config.seeds)
+    trained = [
+        Cell(table.name, model, optimizer, size, seed)
+        for table in tables
+        for size in sizes[table.name]
+        for seed in seeds
+        for model in config.models
+        for optimizer in config.optimizers
+    ]
+    if not config.context:
+        return trained
+    if tables[0].n_classes is None:
+        _note(console, "left out: models outside torch, which are fitted to classes alone")
+        return trained
+    context = [name for name in CONTEXT_MODELS if context_available(name)]
+    if missing := [name for name in CONTEXT_MODELS if name not in context]:
+        _note(console, f"left out, because its package is not installed: {', '.join(missing)}")
+    return trained + [
+        Cell(table.name, model, FIT, size, seed)
+        for table in tables
+        for size in sizes[table.name]
+        for seed in seeds
+        for model in context
+    ]
 
 
 def _reading_order(cells: Sequence[Cell], config: EvaluationConfig) -> list[Cell]:
     """Cells as one reads a table: by data set, model, size and seed, optimizers together."""
     datasets = list(dict.fromkeys(cell.dataset for cell in cells))
-    ranks = itertools.chain(datasets, config.models, config.optimizers)
+    ranks = itertools.chain(datasets, config.models, CONTEXT_MODELS, config.optimizers, [FIT])
     rank = {name: number for number, name in enumerate(dict.fromkeys(ranks))}
     return sorted(
         cells,

@@ -3,57 +3,103 @@
 from __future__ import annotations
 
 import importlib.metadata
-import math
 import platform
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from denograd.evaluation.metrics import METRICS
+from denograd.evaluation.cases import FIT, count_diverged, make_cases, make_context
+from denograd.evaluation.comparisons import compare, correct_for_number, rank_all
+from denograd.evaluation.train import Cell, CellResult
 
-_CASE = ["dataset", "model", "n_train"]
-_LEAST = 1e-12
-_PACKAGES = ("denograd-optim", "torch", "numpy", "scikit-learn", "pandas")
+_PACKAGES = (
+    "denograd-optim",
+    "torch",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "pandas",
+    "baycomp",
+    "scikit-posthocs",
+)
 
 
-def summarise(results: pd.DataFrame, reference: str) -> dict[str, Any]:
-    """Means over seeds, and each optimizer against the reference.
+def summarise(
+    results: pd.DataFrame,
+    reference: str,
+    runs: Mapping[Cell, CellResult] | None = None,
+) -> dict[str, Any]:
+    """Means over seeds, each optimizer against the reference, and how sure that is.
 
     A *case* is a data set, model and size. Seeds are averaged first; a seed counts only
     if every optimizer finished it, so that all means are over the same splits. Then the
     ratio of mean log losses is taken in each case, and over cases its geometric mean:
-    below 1 is better than the reference.
+    below 1 is better than the reference. Tests take the data set as their unit: the log
+    ratios of its cases are averaged before.
+
+    A run that diverged is a result like any other. It counts with a log loss of 4 ln C for
+    C classes, four times that of a blind guess; its other metrics and its seconds are left
+    out of means.
 
     Args:
-        results: rows as in ``results.csv``.
+        results: rows as in ``results.csv``. Those whose optimizer is ``fit`` are models
+            outside torch; they are kept apart, as ``context``.
         reference: the optimizer that others are compared with.
+        runs: the curves and importances of the cells; without them nothing is known of
+            convergence and consistency.
 
     Returns:
-        ``cases``, a list with the means, the winner (lowest mean log loss) and the ratios
-        of each; ``comparisons``, for each other optimizer ``overall``, ``by_model``,
-        ``by_size`` and ``by_dataset``.
+        plain JSON; what is unknown or undefined is None.
+
+        - ``cases``: of each, for every ``optimizers`` the means over seeds,
+          ``log_loss_deviation`` and ``log_loss_worst``, the number of ``diverged`` runs,
+          ``steps_to_reference``, ``seconds_to_reference`` and ``reached`` (see
+          `denograd.evaluation.convergence`) and ``consistency`` (see
+          `denograd.evaluation.consistency`); the ``winner`` (lowest mean log loss), and each
+          ``ratio`` of log losses to the reference.
+        - ``comparisons``: for each other optimizer ``overall``, ``by_model``, ``by_size``,
+          ``by_dataset`` and ``tests`` (Wilcoxon's signed-rank test, with ``p_holm``
+          corrected for the number of optimizers, and its Bayesian sibling; see
+          `denograd.evaluation.significance`). In a group, ``wins`` and ``losses`` are of any
+          difference; ``ties`` are within 1 % of each other, and ``clear_wins``, ``ties`` and
+          ``clear_losses`` add up to ``cases``. ``ratio_interval`` is the bootstrap's over
+          data sets. ``deviation_ratio`` and ``worst_seed_ratio`` compare the spread of log
+          loss over seeds and its worst seed; ``steps_ratio`` and ``seconds_ratio`` are over
+          the cases in which half of the seeds got to the reference's best loss, and
+          ``reached`` is the share of seeds that did; ``step_cost_ratio`` compares the seconds
+          of a step.
+        - ``critical_difference``: see `denograd.evaluation.critical_difference`.
+        - ``context``: for each data set and size the means of models outside torch.
+
+    Raises:
+        ValueError: columns that are missing, or a run without a log loss that has not
+            diverged.
 
     Example:
         >>> rows = [("d", "m", "adamw", 32, 0, 0.5), ("d", "m", "mine", 32, 0, 0.4)]
         >>> columns = ["dataset", "model", "optimizer", "n_train", "seed", "log_loss"]
         >>> frame = pd.DataFrame(rows, columns=columns)
-        >>> frame[["accuracy", "balanced_accuracy", "roc_auc", "train_seconds"]] = 1.0
+        >>> frame[["brier", "calibration_error", "accuracy", "balanced_accuracy"]] = 0.5
+        >>> frame = frame.assign(roc_auc=0.5, train_seconds=1.0, steps=9, n_classes=2, diverged=0)
         >>> case, = summarise(frame, "adamw")["cases"]
         >>> case["winner"], round(case["ratio"]["mine"], 3)
         ('mine', 0.8)
     """
-    everyone = results["optimizer"].nunique()
-    finished = results.groupby([*_CASE, "seed"])["optimizer"].transform("nunique")
-    paired = results[finished == everyone]
-    cases = [
-        _case(dict(zip(_CASE, key, strict=True)), rows, reference)
-        for key, rows in paired.groupby(_CASE, sort=False)
-    ]
-    rivals = [name for name in results["optimizer"].unique() if name != reference]
+    rows = count_diverged(results)
+    outside = rows["optimizer"] == FIT
+    context, rows = rows[outside], rows[~outside]
+    optimizers = [str(name) for name in rows["optimizer"].unique()]
+    cases = make_cases(rows, reference, runs or {})
+    comparisons = {
+        name: compare(cases, name, reference) for name in optimizers if name != reference
+    }
+    correct_for_number(comparisons)
     return {
         "cases": cases,
-        "comparisons": {name: _comparison(cases, name, reference) for name in rivals},
+        "comparisons": comparisons,
+        "critical_difference": rank_all(cases, optimizers, reference),
+        "context": make_context(context),
     }
 
 
@@ -66,76 +112,3 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[package] = "not installed"
     return found
-
-
-def _case(case: dict[str, Any], rows: pd.DataFrame, reference: str) -> dict[str, Any]:
-    means: dict[str, dict[str, float | None]] = {}
-    for name, own in rows.groupby("optimizer", sort=False):
-        means[str(name)] = {metric: _json(own[metric].mean()) for metric in METRICS}
-        means[str(name)] |= {
-            "log_loss_deviation": _json(own["log_loss"].std(ddof=0)),
-            "log_loss_worst": _json(own["log_loss"].max()),
-            "train_seconds": _json(own["train_seconds"].mean()),
-        }
-    losses = {name: _loss(values) for name, values in means.items()}
-    return {
-        **case,
-        "n_train": int(case["n_train"]),
-        "seeds": int(rows["seed"].nunique()),
-        "optimizers": means,
-        "winner": min(losses, key=lambda name: losses[name]),
-        "ratio": {n: loss / losses[reference] for n, loss in losses.items() if n != reference},
-    }
-
-
-def _comparison(cases: list[dict[str, Any]], name: str, reference: str) -> dict[str, Any]:
-    def grouped(key: str) -> dict[str, Any]:
-        values = dict.fromkeys(case[key] for case in cases)
-        return {
-            str(value): _against([c for c in cases if c[key] == value], name, reference)
-            for value in values
-        }
-
-    return {
-        "overall": _against(cases, name, reference),
-        "by_model": grouped("model"),
-        "by_size": grouped("n_train"),
-        "by_dataset": grouped("dataset"),
-    }
-
-
-def _against(cases: list[dict[str, Any]], name: str, reference: str) -> dict[str, Any]:
-    """Wins and means over cases; empty if no seed was finished by all."""
-    if not cases:
-        return {"cases": 0}
-    ratios = np.array([case["ratio"][name] for case in cases])
-    own, other = ([case["optimizers"][n] for case in cases] for n in (name, reference))
-    worst = cases[int(ratios.argmax())]
-    return {
-        "cases": len(cases),
-        "log_loss_ratio": float(np.exp(np.log(ratios).mean())),
-        "wins": int((ratios < 1).sum()),
-        "losses": int((ratios > 1).sum()),
-        "log_loss": _mean(own, "log_loss"),
-        "log_loss_reference": _mean(other, "log_loss"),
-        "accuracy": _mean(own, "accuracy"),
-        "accuracy_reference": _mean(other, "accuracy"),
-        "train_seconds": _mean(own, "train_seconds"),
-        "train_seconds_reference": _mean(other, "train_seconds"),
-        "worst_ratio": float(ratios.max()),
-        "worst_case": f"{worst['dataset']}, {worst['model']}, {worst['n_train']} rows",
-    }
-
-
-def _mean(values: list[dict[str, float]], key: str) -> float:
-    return float(np.mean([value[key] for value in values]))
-
-
-def _loss(values: dict[str, float | None]) -> float:
-    """Mean log loss, kept off 0, where a ratio would say nothing."""
-    loss = values["log_loss"]
-    return max(loss, _LEAST) if loss is not None else math.inf
-
-
-def _json(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None

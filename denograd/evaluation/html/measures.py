@@ -1,0 +1,329 @@
+"""The other measures: steadiness, convergence, calibration, explanations, cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from denograd.evaluation.html import parts
+from denograd.evaluation.html.parts import Fold, Grid, Part, Row, Section, Text, Value
+from denograd.evaluation.html.words import loss_of, names, rivals
+
+_METRICS = {
+    "log_loss": "log loss",
+    "rmse": "RMSE",
+    "nll": "Gaussian NLL",
+    "crps": "CRPS",
+    "r2": "R\u00b2",
+    "brier": "Brier score",
+    "calibration_error": "calibration error",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "roc_auc": "ROC AUC",
+}
+_SHARES = ("accuracy", "balanced_accuracy", "calibration_error")
+_WORST = 5
+
+
+def metric_value(name: str, value: float | None) -> Value:
+    """A metric as it is usually written."""
+    return parts.percent(value) if name in _SHARES else parts.number(value)
+
+
+def metric_names(summary: Mapping[str, Any]) -> dict[str, str]:
+    """The metrics that the evaluation has, each with the name for it."""
+    present = {
+        key
+        for case in summary.get("cases", [])
+        for values in case["optimizers"].values()
+        for key in values
+    }
+    return {key: label for key, label in _METRICS.items() if key in present}
+
+
+def stability(summary: Mapping[str, Any]) -> Section:
+    """Spread over seeds, the worst seed, and runs that diverged."""
+    title = "Stability over seeds"
+    if max((case["seeds"] for case in summary["cases"]), default=0) < 2:
+        return Section("stability", title, [Text("With one seed there is no spread to speak of.")])
+    reference, short = summary["reference"], names(summary)
+    _, loss = loss_of(summary)
+    worst = f"{loss_of(summary)[0]}_worst"
+    rows = [Row(f"{short[reference]} (reference)", _steadiness(summary, reference, worst))]
+    rows += [Row(short[name], _steadiness(summary, name, worst)) for name in rivals(summary)]
+    head = ("optimizer", "spread, ratio", "worst seed, ratio", "diverged")
+    caption = (
+        f"Spread: standard deviation of the test {loss} over seeds. Worst seed: its highest "
+        f"{loss}. Both as the geometric mean of the ratio to {short[reference]}; below 1 is "
+        "steadier. Diverged: runs whose loss stopped being a number."
+    )
+    found: list[Part] = [Grid(caption, head, rows)]
+    extremes = _worst_seeds(summary, worst)
+    if extremes:
+        found.append(extremes)
+    return Section("stability", title, found)
+
+
+def convergence(summary: Mapping[str, Any]) -> Section:
+    """Steps until the reference's best validation loss is reached."""
+    reference = names(summary)[summary["reference"]]
+
+    def steps(found: Mapping[str, Any]) -> Value:
+        value = parts.ratio(found.get("steps_ratio"))
+        reached = found.get("reached")
+        note = f"{100 * reached:.0f} % reached it" if reached is not None else ""
+        return Value(value.text, value.exact, value.look, note)
+
+    found = _by_size(
+        summary,
+        steps,
+        f"Steps until the test loss is at or below the best that {reference} ever reached with the "
+        "same seed, as a ratio to the steps that it needed itself; over cases in which at least "
+        "half of the seeds get there. Under it the share of seeds that do.",
+    )
+    extra = _by_optimizer(
+        summary,
+        ("seconds, ratio",),
+        lambda name: [parts.ratio(_case_ratio(summary, name, "seconds_to_reference"))],
+        "The same in seconds of training, over all sizes.",
+    )
+    return _section("convergence", "Convergence", [found, extra])
+
+
+def calibration(summary: Mapping[str, Any]) -> Section:
+    """All metrics, averaged over data sets."""
+    metrics = metric_names(summary)
+    short = names(summary)
+    rows = [
+        Row(
+            f"{short[name]} (reference)" if name == summary["reference"] else short[name],
+            [metric_value(key, case_mean(summary["cases"], name, key)) for key in metrics],
+        )
+        for name in [summary["reference"], *rivals(summary)]
+    ]
+    caption = (
+        "Means over data sets of the means over their cases. Lower is better for log loss, Brier "
+        "score (sum over classes) and calibration error (15 bins), higher for the others. Runs "
+        "that diverged count in the log loss alone."
+    )
+    if "log_loss" not in metrics:
+        caption = "Means over data sets of the means over their cases; only R\u00b2 is the higher, "
+        caption += "the better."
+    if not rows or not metrics:
+        return Section("calibration", "Calibration", [Text("No case is finished.")])
+    grid = Grid(caption, ["optimizer", *metrics.values()], rows)
+    return Section("calibration", "Calibration and all metrics", [grid])
+
+
+def consistency(summary: Mapping[str, Any]) -> Section:
+    """Whether seeds agree about which features matter."""
+    short, reference = names(summary), names(summary)[summary["reference"]]
+    groups = _groups(summary, "by_model")
+    rows = []
+    for number, name in enumerate(rivals(summary)):
+        comparison = summary["comparisons"][name]
+        found = [comparison["by_model"].get(model, {}) for model in groups]
+        found.append(comparison["overall"])
+        if number == 0:
+            values = [parts.number(group.get("consistency_reference"), 2) for group in found]
+            rows.append(Row(f"{reference} (reference)", values))
+        rows.append(Row(short[name], [parts.number(g.get("consistency"), 2) for g in found]))
+    if not any(value.exact is not None for row in rows for value in row.values):
+        text = "Not known: it takes at least two seeds and models that say what they looked at."
+        return Section("consistency", "Consistency of explanations", [Text(text)])
+    caption = (
+        "Rank correlation (Spearman) of feature importances between pairs of seeds, by each "
+        "model's own explanation. 1: every seed tells the same story; 0: no agreement. Agreement "
+        "is no proof that an explanation is right."
+    )
+    grid = Grid(caption, ["optimizer", *groups, "all models"], rows)
+    return Section("consistency", "Consistency of explanations", [grid])
+
+
+def cost(summary: Mapping[str, Any]) -> Section:
+    """What a step costs."""
+    short, reference = names(summary), summary["reference"]
+    models = _groups(summary, "by_model")
+    rows = []
+    for name in [reference, *rivals(summary)]:
+        values = []
+        for model in [*models, None]:
+            cases = [case for case in summary["cases"] if model in (None, case["model"])]
+            seconds = case_mean(cases, name, "seconds_per_step")
+            groups = summary["comparisons"].get(name, {})
+            group = groups.get("by_model", {}).get(model) if model else groups.get("overall")
+            times = (group or {}).get("step_cost_ratio")
+            shown = parts.number(None if seconds is None else 1000 * seconds, 2)
+            note = f"{times:.2f} times" if times is not None else ""
+            values.append(Value(shown.text, shown.exact, "", note))
+        rows.append(Row(short[name] + (" (reference)" if name == reference else ""), values))
+    if not any(value.exact is not None for row in rows for value in row.values):
+        return Section("cost", "Cost of a step", [Text("Not measured.")])
+    caption = (
+        "Milliseconds of a training step on the machine of this evaluation, one thread a run, and "
+        f"under it how many times those of {short[reference]} (geometric mean over cases)."
+    )
+    grid = Grid(caption, ["optimizer", *models, "all models"], rows)
+    return Section("cost", "Cost of a step", [grid])
+
+
+def context(summary: Mapping[str, Any]) -> Section:
+    """Models outside torch on the same rows."""
+    title, entries = "Models outside torch, for context", summary.get("context") or []
+    if not entries:
+        return Section("context", title, [Text("None were fitted.")])
+    _, loss = loss_of(summary)
+    key = loss_of(summary)[0]
+    sizes = sorted({entry["n_train"] for entry in entries})
+    models = list(dict.fromkeys(model for entry in entries for model in entry["models"]))
+    optimizers = [summary["reference"], *rivals(summary)[:1]]
+    short = names(summary)
+    caption = (
+        f"Mean {loss} on the same training and test rows, over the data sets of that size. They "
+        "have no part in any comparison."
+    )
+    rows = [
+        Row(
+            model,
+            [
+                parts.number(
+                    _mean(
+                        e["models"].get(model, {}).get(key) for e in entries if e["n_train"] == size
+                    )
+                )
+                for size in sizes
+            ],
+        )
+        for model in models
+    ]
+    held = {(entry["dataset"], entry["n_train"]) for entry in entries}
+    for network in dict.fromkeys(case["model"] for case in summary["cases"]):
+        for name in optimizers:
+            cells = [
+                parts.number(
+                    _mean(
+                        case["optimizers"].get(name, {}).get(key)
+                        for case in summary["cases"]
+                        if case["model"] == network
+                        and case["n_train"] == size
+                        and (case["dataset"], size) in held
+                    )
+                )
+                for size in sizes
+            ]
+            rows.append(Row(f"{network}, {short[name]}", cells))
+    grid = Grid(caption, ["model", *(f"{size} rows" for size in sizes)], rows)
+    full = [
+        Row(
+            f"{entry['dataset']}, {entry['n_train']} rows",
+            [parts.number(entry["models"].get(model, {}).get(key)) for model in models],
+        )
+        for entry in entries
+    ]
+    fold = Fold(
+        "Data set by data set", [Grid(f"Mean {loss}.", ["data set", *models], full)], printed=False
+    )
+    return Section("context", title, [grid, fold])
+
+
+def case_mean(cases: Iterable[Mapping[str, Any]], name: str, key: str) -> float | None:
+    """Mean over data sets of the mean over their cases; None where nothing is known."""
+    by_dataset: dict[str, list[float]] = {}
+    for case in cases:
+        value = case["optimizers"].get(name, {}).get(key)
+        if value is not None:
+            by_dataset.setdefault(case["dataset"], []).append(value)
+    return _mean(float(np.mean(values)) for values in by_dataset.values())
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _case_ratio(summary: Mapping[str, Any], name: str, key: str) -> float | None:
+    """Geometric mean over cases of an optimizer's value divided by the reference's."""
+    logs = []
+    for case in summary["cases"]:
+        pair = [
+            case["optimizers"].get(which, {}).get(key) for which in (name, summary["reference"])
+        ]
+        if all(value is not None and value > 0 for value in pair):
+            logs.append(np.log(pair[0] / pair[1]))
+    return float(np.exp(np.mean(logs))) if logs else None
+
+
+def _steadiness(summary: Mapping[str, Any], name: str, worst: str) -> list[Value]:
+    cases = summary["cases"]
+    diverged = sum(case["optimizers"].get(name, {}).get("diverged") or 0 for case in cases)
+    runs = sum(case["seeds"] for case in cases if name in case["optimizers"])
+    count = Value(f"{diverged} of {runs:,}", diverged)
+    if name == summary["reference"]:
+        return [parts.number(1.0, 2), parts.number(1.0, 2), count]
+    overall = summary["comparisons"][name]["overall"]
+    spread = parts.ratio(overall.get("deviation_ratio"))
+    return [spread, parts.ratio(_case_ratio(summary, name, worst)), count]
+
+
+def _worst_seeds(summary: Mapping[str, Any], worst: str) -> Grid | None:
+    """The cases in which one seed of the first rival came out worst."""
+    if not rivals(summary):
+        return None
+    rival, reference, short = rivals(summary)[0], summary["reference"], names(summary)
+    found = []
+    for case in summary["cases"]:
+        own, other = (case["optimizers"].get(name, {}).get(worst) for name in (rival, reference))
+        if own is not None and other:
+            found.append((own / other, own, other, case))
+    found.sort(key=lambda entry: -entry[0])
+    if not found:
+        return None
+    rows = [
+        Row(
+            f"{case['dataset']}, {case['model']}, {case['n_train']} rows",
+            [parts.number(own), parts.number(other), parts.ratio(times)],
+        )
+        for times, own, other, case in found[:_WORST]
+    ]
+    head = ("case", short[rival], short[reference], "ratio")
+    return Grid(f"Where the worst seed of {short[rival]} was worst, by ratio", head, rows)
+
+
+def _groups(summary: Mapping[str, Any], key: str) -> list[str]:
+    found: dict[str, None] = {}
+    for comparison in summary.get("comparisons", {}).values():
+        found |= dict.fromkeys(comparison.get(key) or ())
+    return list(found)
+
+
+def _by_size(
+    summary: Mapping[str, Any], value: Callable[[Mapping[str, Any]], Value], caption: str
+) -> Grid | None:
+    sizes, short = _groups(summary, "by_size"), names(summary)
+    rows = []
+    for name in rivals(summary):
+        comparison = summary["comparisons"][name]
+        cells = [value(comparison["by_size"].get(size, {})) for size in sizes]
+        rows.append(Row(short[name], [*cells, value(comparison["overall"])]))
+    if not any(cell.exact is not None or cell.note for row in rows for cell in row.values):
+        return None
+    return Grid(caption, ["optimizer", *(f"{size} rows" for size in sizes), "all sizes"], rows)
+
+
+def _by_optimizer(
+    summary: Mapping[str, Any],
+    head: Sequence[str],
+    values: Callable[[str], list[Value]],
+    caption: str,
+) -> Grid | None:
+    rows = [Row(names(summary)[name], values(name)) for name in rivals(summary)]
+    if not any(cell.exact is not None for row in rows for cell in row.values):
+        return None
+    return Grid(caption, ["optimizer", *head], rows)
+
+
+def _section(name: str, title: str, found: Sequence[Part | None]) -> Section:
+    known = [part for part in found if part is not None]
+    return Section(name, title, known or [Text("Not known for this evaluation.")])

@@ -1,0 +1,169 @@
+"""The figures of `docs/benchmark.md` and of the README, from the summaries of the benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _page import around_figures
+
+LABELS = {
+    "adamw": "AdamW, tuned (the control)",
+    "adamw_cv": "AdamW, tuned on every table (48 times the cost)",
+    "adamw_default": "AdamW, torch's defaults",
+    "denograd:identity": "AdamW, rate 0.01, no decay, untuned",
+    "denograd": "AdamW with DenoGrad, untuned",
+}
+MODELS = {
+    "soft_tree": "soft tree",
+    "attention": "attention",
+    "additive_net": "additive net",
+    "rule_net": "rule net",
+}
+
+
+def write_page(name: str, summary: Mapping[str, Any], page: Path) -> None:
+    """Put the figures of a grid between its markers.
+
+    Args:
+        name: of the grid, ``benchmark`` or ``benchmark-tuned``.
+        summary: of its evaluation.
+        page: that holds the markers of both.
+    """
+    before, after = around_figures(page, name)
+    page.write_text(f"{before}{figures(name, summary)}{after}", encoding="utf-8")
+
+
+def write_readme(summary: Mapping[str, Any], readme: Path) -> None:
+    """Put the main grid's overview between the README's markers."""
+    before, after = around_figures(readme, "held-out")
+    closing = (
+        "[docs/benchmark.md](docs/benchmark.md) has the figures by model, size and table, what was "
+        "aimed at, and the comparison with AdamW tuned on every table."
+    )
+    text = "\n\n".join([heading(summary), overview(summary), closing])
+    readme.write_text(f"{before}{text}{after}", encoding="utf-8")
+
+
+def figures(name: str, summary: Mapping[str, Any]) -> str:
+    """All tables of a grid, as Markdown."""
+    parts = [heading(summary), overview(summary), by_group(summary, "by_model", "model", MODELS)]
+    parts.append(by_group(summary, "by_size", "training rows", {}))
+    if name == "benchmark":
+        parts += [bars(summary["comparisons"]["denograd"]), by_table(summary)]
+    else:
+        parts.append(against(summary, "denograd", "adamw_cv"))
+    return "\n\n".join(parts)
+
+
+def heading(summary: Mapping[str, Any]) -> str:
+    """What was run."""
+    cases = summary["cases"]
+    tables = len({case["dataset"] for case in cases})
+    seeds = max(case["seeds"] for case in cases)
+    return (
+        f"{tables} tables, {len(cases)} cases (a table, model and size), up to {seeds} seeds each, "
+        f"{summary['cells_finished']:,} runs; {summary['cells_failed']} failed. Made by "
+        f"`{summary['command']}`."
+    )
+
+
+def overview(summary: Mapping[str, Any]) -> str:
+    """Each optimizer against the control."""
+    head = (
+        "| optimizer | log loss, ratio to the control (95 % interval over tables) | lower in "
+        "| worst case | spread over seeds, ratio | accuracy | p (Wilcoxon, Holm) "
+        "| better / equal / worse (Bayes) |\n|---|---|---|---|---|---|---|---|"
+    )
+    lines = [head]
+    for name, found in summary["comparisons"].items():
+        g, tests = found["overall"], found["tests"]
+        low, high = g["ratio_interval"] or (float("nan"), float("nan"))
+        p = f"{tests['wilcoxon']['p_holm']:.1g}" if tests["wilcoxon"] else "-"
+        bayes = tests["bayes"]
+        shown = (
+            f"{bayes['better']:.2f} / {bayes['equivalent']:.2f} / {bayes['worse']:.2f}"
+            if bayes
+            else "-"
+        )
+        points = 100 * (g["accuracy"] - g["accuracy_reference"])
+        lines.append(
+            f"| {LABELS.get(name, name)} | **{g['log_loss_ratio']:.3f}** ({low:.3f} to {high:.3f}) "
+            f"| {100 * g['wins'] / g['cases']:.0f} % | {g['worst_ratio']:.2f} "
+            f"| {_number(g['deviation_ratio'])} | {points:+.1f} points | {p} | {shown} |"
+        )
+    return "\n".join(lines)
+
+
+def by_group(summary: Mapping[str, Any], kind: str, title: str, labels: Mapping[str, str]) -> str:
+    """Ratio to the control, and share of cases won, in groups."""
+    comparisons = summary["comparisons"]
+    groups = list(next(iter(comparisons.values()))[kind])
+    lines = [
+        f"| {title} | " + " | ".join(LABELS.get(n, n) for n in comparisons) + " |",
+        "|---" * (len(comparisons) + 1) + "|",
+    ]
+    for group in groups:
+        cells = []
+        for found in comparisons.values():
+            g = found[kind][group]
+            cells.append(
+                f"{g['log_loss_ratio']:.3f}, {100 * g['wins'] / g['cases']:.0f} % won"
+                if g["cases"]
+                else "-"
+            )
+        lines.append(f"| {labels.get(group, group)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def bars(found: Mapping[str, Any]) -> str:
+    """What was aimed at, and what was reached."""
+    g = found["overall"]
+    gained = None if g["consistency"] is None else g["consistency"] - g["consistency_reference"]
+    rows = [
+        ("geometric mean of test log loss, ratio", "0.90", g["log_loss_ratio"]),
+        ("cases in which it is lower", "82 %", f"{100 * g['wins'] / g['cases']:.0f} %"),
+        ("worst case, ratio", "1.10", g["worst_ratio"]),
+        ("steps to the control's best test loss, ratio (where it is reached)", "0.7",
+         g["steps_ratio"]),
+        ("standard deviation over seeds of test log loss, ratio", "0.8", g["deviation_ratio"]),
+        ("consistency of explanations over seeds (mean Spearman), gained", "+0.05",
+         None if gained is None else f"{gained:+.3f}"),
+        ("diverged runs (the control's)", "0", f"{g['diverged']} ({g['diverged_reference']})"),
+        ("cost of a step, ratio", "-", g["step_cost_ratio"]),
+    ]  # fmt: skip
+    lines = ["| DenoGrad against the control | wanted | measured |", "|---|---|---|"]
+    lines += [f"| {what} | {bar} | {_number(value)} |" for what, bar, value in rows]
+    return "\n".join(lines)
+
+
+def by_table(summary: Mapping[str, Any]) -> str:
+    """Ratio of each table, over all models and sizes, best first."""
+    found = summary["comparisons"]["denograd"]["by_dataset"]
+    ordered = sorted(found.items(), key=lambda item: item[1]["log_loss_ratio"])
+    shown = ", ".join(
+        f"{name.split('__', 1)[-1].replace('__', '/')} {g['log_loss_ratio']:.2f}"
+        for name, g in ordered
+    )
+    return f"DenoGrad's ratio by table, over all models and sizes: {shown}."
+
+
+def against(summary: Mapping[str, Any], name: str, rival: str) -> str:
+    """A sentence on one optimizer against another that is not the reference."""
+    cases = summary["cases"]
+    logs = np.log([c["ratio"][name] / c["ratio"][rival] for c in cases])
+    worst = cases[int(logs.argmax())]
+    return (
+        f"{LABELS[name]} against {LABELS[rival]}: geometric mean of the ratio "
+        f"**{np.exp(logs.mean()):.3f}** (wanted: 1.00), lower in {100 * (logs < 0).mean():.0f} % "
+        f"of {len(cases)} cases, worst case {np.exp(logs.max()):.2f} ({worst['dataset']}, "
+        f"{worst['model']}, {worst['n_train']} rows)."
+    )
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return "not known"
+    return value if isinstance(value, str) else f"{value:.2f}"

@@ -1,0 +1,112 @@
+"""Compare the default denoiser with tuned AdamW on the held-out tables, and write the pages.
+
+The tables are the classification tables of the split `held_out` in `scripts/data_sets.csv`:
+nothing was ever chosen on them. Four models, 16 to 256 rows, ten seeds, three optimizers: the
+control (AdamW tuned on the meta-training tasks), AdamW with torch's defaults, and the denoiser. A
+second, smaller grid (`--tuned`) has AdamW tuned on every table by
+cross-validation, at 48 times the cost. Interrupted,
+it goes on where it stopped.
+
+    python scripts/fetch_data.py --out data
+    python scripts/benchmark.py --data data
+    python scripts/benchmark.py --data data --tuned
+
+Writes `docs/benchmark.html`, or `docs/benchmark-tuned.html`, each the whole report of
+`denograd evaluate`, and the figures of `docs/benchmark.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import shutil
+import sys
+import warnings
+from pathlib import Path
+
+import pandas as pd
+from _benchmark_page import write_page, write_readme
+
+from denograd.data import Table, TableError, TableWarning, read_table
+from denograd.evaluation import Evaluation, EvaluationConfig, evaluate
+
+LIST = Path(__file__).with_name("data_sets.csv")
+MODELS = ("soft_tree", "attention", "additive_net", "rule_net")
+SIZES = (16, 32, 64, 128, 256)
+GRIDS = {
+    "benchmark": (("adamw", "adamw_default", "denograd"), 10),
+    "benchmark-tuned": (("adamw", "adamw_cv", "denograd"), 2),
+}
+"""Optimizers and number of seeds of each grid."""
+
+
+def held_out_tables(data: Path, split: str = "held_out") -> list[Table]:
+    """The classification tables of a split, as `scripts/fetch_data.py` wrote them.
+
+    Raises:
+        TableError: a table of the list is not there.
+    """
+    listed = pd.read_csv(LIST)
+    chosen = listed[(listed["split"] == split) & listed["task"].isin(["binary", "multi"])]
+    missing = [file for file in chosen["file"] if not (data / file).exists()]
+    if missing:
+        raise TableError(
+            f"{data}: {len(missing)} tables of {LIST.name} are missing, {missing[0]} first; get "
+            f"them with: python scripts/fetch_data.py --out {data}"
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TableWarning)
+        return [read_table(data / file, "target") for file in chosen["file"]]
+
+
+def run(name: str, arguments: argparse.Namespace) -> Evaluation:
+    """Evaluate a grid, or what is missing of it."""
+    optimizers, seeds = GRIDS[name]
+    config = EvaluationConfig(
+        models=tuple(arguments.models),
+        optimizers=optimizers,
+        sizes=tuple(arguments.sizes),
+        seeds=arguments.seeds or seeds,
+        context=name == "benchmark",
+    )
+    return evaluate(
+        held_out_tables(arguments.data, arguments.split),
+        config,
+        arguments.out / name,
+        jobs=arguments.jobs,
+        backend=arguments.backend,
+        optional={table.name for table in held_out_tables(arguments.data, arguments.split)},
+        command=shlex.join(["python", "scripts/benchmark.py", *sys.argv[1:]]),
+    )
+
+
+def main() -> None:
+    """Run one of the grids and write its pages."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder of fetch_data.py")
+    parser.add_argument("--tuned", action="store_true", help="the smaller grid, with adamw_cv")
+    parser.add_argument("--out", type=Path, default=Path("results"), help="folder of the runs")
+    parser.add_argument("--docs", type=Path, default=Path("docs"), help="folder of the pages")
+    parser.add_argument("--models", nargs="+", default=list(MODELS))
+    parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES))
+    parser.add_argument("--seeds", type=int, help="default: 10, or 2 with --tuned")
+    parser.add_argument("--split", default="held_out", help="of the list of data sets")
+    parser.add_argument("--jobs", type=int, default=-1, help="processes; -1: one a core")
+    parser.add_argument("--backend", default="loky", help="loky, ray, dask or sequential")
+    arguments = parser.parse_args()
+    name = "benchmark-tuned" if arguments.tuned else "benchmark"
+    done = run(name, arguments)
+    arguments.docs.mkdir(parents=True, exist_ok=True)
+    shutil.copy(done.folder / "report.html", arguments.docs / f"{name}.html")
+    figures = arguments.docs / f"{name}.json"
+    figures.write_text(json.dumps(done.summary["comparisons"], indent=1) + "\n")
+    write_page(name, done.summary, arguments.docs / "benchmark.md")
+    if name == "benchmark":
+        write_readme(done.summary, arguments.docs.parent / "README.md")
+
+
+if __name__ == "__main__":
+    main()
