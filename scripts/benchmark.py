@@ -3,9 +3,8 @@
 The tables are the classification tables of the split `held_out` in `scripts/data_sets.csv`:
 nothing was ever chosen on them. Four models, 16 to 256 rows, ten seeds, three optimizers: the
 control (AdamW tuned on the meta-training tasks), AdamW with torch's defaults, and the denoiser. A
-second, smaller grid (`--tuned`) has AdamW tuned on every table by
-cross-validation, at 48 times the cost. Interrupted,
-it goes on where it stopped.
+second, smaller grid (`--tuned`) has AdamW tuned on every table by cross-validation, at 48 times
+the cost. Interrupted, it goes on where it stopped.
 
     python scripts/fetch_data.py --out data
     python scripts/benchmark.py --data data
@@ -68,15 +67,16 @@ def run(name: str, arguments: argparse.Namespace) -> Evaluation:
         optimizers=optimizers,
         sizes=tuple(arguments.sizes),
         seeds=arguments.seeds or seeds,
-        context=name == "benchmark",
+        context=arguments.context,
     )
+    tables = held_out_tables(arguments.data, arguments.split)
     return evaluate(
-        held_out_tables(arguments.data, arguments.split),
+        tables,
         config,
         arguments.out / name,
         jobs=arguments.jobs,
         backend=arguments.backend,
-        optional={table.name for table in held_out_tables(arguments.data, arguments.split)},
+        optional={table.name for table in tables},
         command=shlex.join(["python", "scripts/benchmark.py", *sys.argv[1:]]),
     )
 
@@ -93,6 +93,9 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES))
     parser.add_argument("--seeds", type=int, help="default: 10, or 2 with --tuned")
+    parser.add_argument(
+        "--context", action="store_true", help="fit models outside torch, too (hours more)"
+    )
     parser.add_argument("--split", default="held_out", help="of the list of data sets")
     parser.add_argument("--jobs", type=int, default=-1, help="processes; -1: one a core")
     parser.add_argument("--backend", default="loky", help="loky, ray, dask or sequential")
