@@ -37,6 +37,7 @@ FEATURES = (
     "log_displacement_over_parameter",
     "log_elements",
     "is_matrix",
+    "layer_position",
     "noise_known",
     "log_step",
     "horizon_known",
@@ -163,6 +164,14 @@ def _is_matrix(ndims: tuple[int, ...], device: torch.device, dtype: torch.dtype)
     return torch.tensor([float(n > 1) for n in ndims], device=device, dtype=dtype)
 
 
+@lru_cache(maxsize=64)
+def _position(layers: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """From -1 for the first layer to 1 for the last; 0 if there is one alone."""
+    if layers == 1:
+        return torch.zeros(1, device=device, dtype=dtype)
+    return torch.linspace(-1.0, 1.0, layers, device=device, dtype=dtype)
+
+
 def _log_ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
     """A quarter of the logarithm of a ratio of squares, cut to ``[-4, 4]``."""
     ratio = torch.log(numerator + TINY) - torch.log(denominator + TINY)
@@ -215,6 +224,7 @@ def layer_features(statistics: LayerStatistics, context: Context) -> Tensor:
         0.25 * torch.log((mean_displacement + 1e-12) / (mean_parameter + 1e-8)) + 2.0,
         0.25 * torch.log(counts.expand_as(mean_parameter)) - 1.0,
         matrix,
+        _position(len(layout), counts.device, counts.dtype).expand(counts.shape),
         statistics.noise_seen,
         wide(0.25 * torch.log(context.step + 1)),
         wide(horizon_known),

@@ -19,14 +19,18 @@ from pathlib import Path
 
 import torch
 from _development_tables import KINDS, SHOWN_BY_DEMO, classification_tables
+from _warm_start import warm_start
 
-from denograd.denoisers import WienerDenoiser, load_denoiser
+from denograd.denoisers import WienerDenoiser
 from denograd.meta.episode import EpisodeDistribution
 from denograd.meta.family import MixedFamily, PriorFamily, TableFamily
 from denograd.meta.horizon import Curriculum, Truncation
 from denograd.meta.trainer import MetaTrainer, Progress, TrainerConfig
 from denograd.meta.validation import MetaValidation, judging_models
 from denograd.models.registry import KNOWN_MODELS, MODEL_NAMES
+
+BASE_RATE = 0.01
+"""Of AdamW, around which weights are chosen and which the card recommends."""
 
 
 def main() -> None:
@@ -51,7 +55,13 @@ def main() -> None:
         "--kinds", nargs="+", default=["classes"], choices=KINDS, help="of tables to train on"
     )
     parser.add_argument("--max-features", type=int, default=56, help="of the widest tasks")
-    parser.add_argument("--from", dest="start", type=Path, help="weights to begin with")
+    parser.add_argument(
+        "--base-rates", type=float, nargs=2, default=[1e-3, 1e-1], help="lowest and highest"
+    )
+    parser.add_argument("--hidden", type=int, default=48, help="width of the denoiser's net")
+    parser.add_argument(
+        "--from", dest="start", type=Path, help="weights to begin with, perhaps of an older form"
+    )
     parser.add_argument("--resume", action="store_true")
     parser.add_argument(
         "--ablate",
@@ -69,6 +79,7 @@ def main() -> None:
         models=tuple(arguments.models),
         tasks=arguments.tasks,
         max_features=arguments.max_features,
+        learning_rate=(arguments.base_rates[0], arguments.base_rates[1]),
         hide_noise=1.0 if ablation == "noise" else 0.15,
     )
     config = TrainerConfig(
@@ -79,9 +90,15 @@ def main() -> None:
         learning_rate=arguments.learning_rate,
         truncation=Truncation((arguments.window[0], arguments.window[1])),
         curriculum=Curriculum(full_at=arguments.curriculum),
+        hidden=arguments.hidden,
         pooled=ablation != "pooling",
         disabled=WienerDenoiser.PARTS.get(ablation or "", ()),
     )
+    begin = None
+    if arguments.start:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(arguments.seed)
+            begin = warm_start(arguments.start, WienerDenoiser(config.hidden, config.pooled))
     trainer = MetaTrainer(
         family,
         distribution,
@@ -92,6 +109,7 @@ def main() -> None:
             judging_models(arguments.models),
             seeds=1,
             noise=ablation != "noise",
+            learning_rate=BASE_RATE,
         ),
         card={
             "command": shlex.join(["python", *sys.argv]).replace(" --resume", ""),
@@ -100,9 +118,9 @@ def main() -> None:
                 "meta_validation": [t.name for t in validate],
                 "left_out": sorted(SHOWN_BY_DEMO),
             },
-            "base": {"name": "adamw", "lr": 0.003, "weight_decay": 0.0},
+            "base": {"name": "adamw", "lr": BASE_RATE, "weight_decay": 0.0},
         },
-        start_from=load_denoiser(arguments.start) if arguments.start else None,
+        start_from=begin,
     )
     began = time.monotonic()
 

@@ -9,6 +9,7 @@ layers of any size, and what it did can be read from its coefficients.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -52,20 +53,22 @@ class WienerDenoiser(nn.Module):
         W          = M^2 / (M^2 + slow_kappa V)
         gain       = update_gain (1 - slow_filter + slow_filter W)
 
-    Every coefficient is bounded: the gains to ``[e^-1.5, e^1.5]`` and ``[e^-2.5, e^2.5]``,
-    the filters to ``[0, 1]``, the kappas to ``[e^-4, e^4]``, the additions to
-    ``[-1, 1]``, the decay to ``0.05 [e^-3, e^3]``. An untrained net starts near the base
-    optimizer.
+    Every coefficient is bounded: the gains to ``[e^-1.5, e^1.5]`` and ``[e^-u, e^u]`` with
+    ``u`` the update bound, the filters to ``[0, 1]``, the kappas to ``[e^-4, e^4]``, the
+    additions to ``[-1, 1]``, the decay to ``0.05 [e^-d, e^d]`` with ``d`` the decay bound. An
+    untrained net starts near the base optimizer.
 
     Args:
         hidden: width of the net's two hidden layers.
         pooled: whether a layer also sees the mean features of all layers.
+        update_bound: of the update gain's logarithm; 4 reaches 55 times the base's step.
+        decay_bound: of the logarithm of the decay over 0.05; 6 reaches a decay of 20.
         disabled: names of coefficients held at the value at which they do nothing, for
             ablations; `PARTS` names groups of them.
 
     Raises:
-        ValueError: ``hidden`` is not a whole number of at least 1, or ``disabled`` names
-            no coefficient.
+        ValueError: ``hidden`` is not a whole number of at least 1, a bound is not a number
+            above 0, or ``disabled`` names no coefficient.
 
     Example:
         >>> denoiser = WienerDenoiser(hidden=8)
@@ -85,12 +88,26 @@ class WienerDenoiser(nn.Module):
         "gains": ("gradient_gain", "update_gain", "decay"),
     }
 
-    def __init__(self, hidden: int = 32, pooled: bool = True, disabled: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        hidden: int = 48,
+        pooled: bool = True,
+        disabled: Sequence[str] = (),
+        update_bound: float = 4.0,
+        decay_bound: float = 6.0,
+    ) -> None:
         super().__init__()
         if isinstance(hidden, bool) or not isinstance(hidden, int) or hidden < 1:
             raise ValueError(
                 f"WienerDenoiser: hidden={hidden!r}; it must be a whole number of at least 1"
             )
+        for name, bound in (("update_bound", update_bound), ("decay_bound", decay_bound)):
+            if isinstance(bound, bool) or not (
+                isinstance(bound, (int, float)) and 0 < bound < math.inf
+            ):
+                raise ValueError(
+                    f"WienerDenoiser: {name}={bound!r}; it must be a finite number above 0"
+                )
         unknown = [name for name in disabled if name not in COEFFICIENTS]
         if unknown:
             raise ValueError(
@@ -98,6 +115,7 @@ class WienerDenoiser(nn.Module):
                 f"{', '.join(COEFFICIENTS)}"
             )
         self.hidden, self.pooled, self.disabled = hidden, pooled, tuple(disabled)
+        self.update_bound, self.decay_bound = float(update_bound), float(decay_bound)
         inputs = len(FEATURES) * (2 if pooled else 1)
         self.first = nn.Linear(inputs, hidden)
         self.second = nn.Linear(hidden, hidden)
@@ -112,7 +130,13 @@ class WienerDenoiser(nn.Module):
     @property
     def config(self) -> dict[str, Any]:
         """The arguments that rebuild this denoiser without its weights."""
-        return {"hidden": self.hidden, "pooled": self.pooled, "disabled": list(self.disabled)}
+        return {
+            "hidden": self.hidden,
+            "pooled": self.pooled,
+            "disabled": list(self.disabled),
+            "update_bound": self.update_bound,
+            "decay_bound": self.decay_bound,
+        }
 
     def init_state(self, parameter: Tensor, layout: Layout) -> State:
         """Empty statistics."""
@@ -134,10 +158,10 @@ class WienerDenoiser(nn.Module):
                 torch.exp(4.0 * bounded[..., kappa_fast]),
                 bounded[..., fast],
                 bounded[..., slow],
-                torch.exp(2.5 * bounded[..., update]),
+                torch.exp(self.update_bound * bounded[..., update]),
                 torch.sigmoid(raw[..., filter_slow]),
                 torch.exp(4.0 * bounded[..., kappa_slow]),
-                0.05 * torch.exp(3.0 * bounded[..., decay]),
+                0.05 * torch.exp(self.decay_bound * bounded[..., decay]),
             ),
             dim=-1,
         )
