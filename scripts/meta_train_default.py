@@ -62,6 +62,9 @@ def main() -> None:
     parser.add_argument(
         "--from", dest="start", type=Path, help="weights to begin with, perhaps of an older form"
     )
+    parser.add_argument(
+        "--first-order", action="store_true", help="leave out second derivatives of inner losses"
+    )
     parser.add_argument("--resume", action="store_true")
     parser.add_argument(
         "--ablate",
@@ -91,6 +94,7 @@ def main() -> None:
         truncation=Truncation((arguments.window[0], arguments.window[1])),
         curriculum=Curriculum(full_at=arguments.curriculum),
         hidden=arguments.hidden,
+        second_order=not arguments.first_order,
         pooled=ablation != "pooling",
         disabled=WienerDenoiser.PARTS.get(ablation or "", ()),
     )
