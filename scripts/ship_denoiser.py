@@ -40,6 +40,8 @@ def main() -> None:
     parser.add_argument("--name", default="default")
     parser.add_argument("--rates", type=float, nargs="+", default=[3e-3, 1e-2, 3e-2])
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--intended-use", help="one sentence for the card")
+    parser.add_argument("--not-for", help="one sentence for the card")
     parser.add_argument("--models", nargs="+", default=list(JUDGES), choices=KNOWN_MODELS)
     parser.add_argument("--kinds", nargs="+", default=["classes", "series"], choices=KINDS)
     arguments = parser.parse_args()
@@ -64,6 +66,9 @@ def main() -> None:
         "meta_validation_ratio_by_base_rate": {f"{r:g}": s.ratio for r, s in scores.items()},
         "command": shlex.join(["python", *sys.argv]),
     }
+    for key in ("intended_use", "not_for"):
+        if getattr(arguments, key):
+            card[key] = getattr(arguments, key)
     save_denoiser(denoiser, WEIGHTS / f"{arguments.name}.safetensors", card)
 
 
