@@ -37,7 +37,11 @@ def register(app: typer.Typer) -> None:
 
 def inspect(
     denoiser: Annotated[
-        str, typer.Argument(help="A shipped name, or the path of saved weights.")
+        str,
+        typer.Argument(
+            help="A shipped name, the path of saved weights, or hf://OWNER/NAME on the Hugging "
+            "Face Hub."
+        ),
     ] = "default",
     out: Annotated[Path, typer.Option(help="Folder for pictures, inspection.md and .json.")] = Path(
         "denograd-inspection"
@@ -80,11 +84,13 @@ def inspect(
     reference = {"--builtin": builtin, "--models": models, "--rows": rows, "--steps": steps}
     threads = torch.get_num_threads()
     with clear_errors(InspectionError, RecordingError, OSError):
-        given = [flag for flag, value in reference.items() if value]
+        given = [flag for flag, value in reference.items() if value not in (None, [])]
         if run is not None and given:
             raise UsageError(
                 f"{', '.join(given)} is about reference trainings; leave it out with --run"
             )
+        if out.exists() and not out.is_dir():
+            raise UsageError(f"--out {out}: it is a file; name a folder, which may be new")
         inside = readable(denoiser)
         # Models this small are several times slower on several threads.
         torch.set_num_threads(1)

@@ -79,7 +79,26 @@ def findings(subject: str, found: Sensitivity, recordings: Recordings) -> Findin
             "kept_end": spread["end"],
             "removed": float(shares["gone"].median()),
         }
-    return Findings(subject, coefficients, _themes(found), energy)
+    made = {name: _steps(table) for name, table in tables.items() if "update_gain" in table}
+    steps = {name: numbers for name, numbers in made.items() if numbers}
+    return Findings(subject, coefficients, _themes(found), energy, steps)
+
+
+def _steps(table: pd.DataFrame) -> dict[str, float]:
+    """What became of the base optimizer's steps; nothing if every layer fell back."""
+    # The gain of an element is update_gain times what the filter leaves of its step.
+    table = table.assign(taken=1 - table["mean_gain"] / table["update_gain"])
+    # A layer that fell back made the base optimizer's step, whatever had been chosen.
+    table = table.loc[(table["fell_back"] == 0) & np.isfinite(table["taken"].to_numpy(np.float64))]
+    if table.empty:
+        return {}
+    factor, taken = _spread(table, "mean_gain"), _spread(table, "taken")
+    return {
+        "factor_start": factor["start"],
+        "factor_end": factor["end"],
+        "taken_start": taken["start"],
+        "taken_end": taken["end"],
+    }
 
 
 def _themes(found: Sensitivity) -> dict[str, float]:

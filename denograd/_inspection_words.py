@@ -28,41 +28,66 @@ class Findings(NamedTuple):
             coefficients; the largest first.
         energy: for each name of recordings, ``kept`` and ``removed`` of the gradient's energy
             before, and ``kept_start`` and ``kept_end``; medians.
+        steps: for each name of recordings, what became of the base optimizer's step, averaged
+            over the elements of a layer: ``factor``, what it was multiplied by in all, and
+            ``taken``, the part that the filter took of it; medians in the first and the last
+            fifth of a run, as ``factor_start``, ``factor_end``, ``taken_start`` and
+            ``taken_end``. Empty for a denoiser without ``update_gain``.
     """
 
     subject: str
     coefficients: list[dict[str, Any]]
     themes: dict[str, float]
     energy: dict[str, dict[str, float]]
+    steps: dict[str, dict[str, float]]
 
 
 def in_short(found: Findings) -> list[str]:
-    """What it comes to, a sentence for each part of the filter that the denoiser has."""
+    """What it comes to: a sentence for each part of the filter, and for what became of steps."""
     by_name = {c["name"]: c for c in found.coefficients}
     lines = []
+    for name, s in found.steps.items():
+        start, end = s["factor_start"], s["factor_end"]
+        lines.append(
+            f"**Steps, {name}.** With `update_gain` and its filter together, the base optimizer's "
+            f"step is multiplied by {figure(start)} at the start of a run and by {figure(end)} at "
+            f"its end: the learning rate in effect "
+            f"{_change(start, end, 'falls', 'rises', 'stays about the same')}. The filter takes "
+            f"{_percent(s['taken_start'])} of the step at the start and "
+            f"{_percent(s['taken_end'])} at the end."
+        )
     if "update_gain" in by_name:
         c = by_name["update_gain"]
         lines.append(
-            f"**Steps.** The base optimizer's step is multiplied by {figure(c['start'])} at the "
-            f"start of a run and by {figure(c['end'])} at its end: the learning rate in effect "
-            f"{_change(c, 'falls', 'rises', 'stays about the same')}."
-            f"{_where(c, 'longer', 'shorter')}"
+            f"**Factor on the step.** `update_gain` alone is {figure(c['median'])} as a rule "
+            f"(from {figure(c['low'])} to {figure(c['high'])}).{_where(c, 'larger', 'smaller')}"
         )
-    filters = [by_name[name] for name in ("fast_filter", "slow_filter") if name in by_name]
-    for c, what in zip(filters, ("gradient", "step"), strict=False):
-        lines.append(
-            f"**Filter of the {what}.** {100 * c['median']:.0f} % of the {what} goes through the "
-            f"filter, which {_change(c, 'takes less', 'takes more', 'takes about as much')} "
-            f"towards the end of a run ({100 * c['start']:.0f} % to {100 * c['end']:.0f} %)."
-            f"{_where(c, 'stronger', 'weaker')}"
-        )
+    # How much a filter takes follows from the part that goes through and from its kappa.
+    for name, kappa, what in (
+        ("fast_filter", "fast_kappa", "gradient"),
+        ("slow_filter", "slow_kappa", "step"),
+    ):
+        if name in by_name:
+            c = by_name[name]
+            text = (
+                f"**Filter of the {what}.** {_percent(c['median'])} of the {what} goes through it, "
+                f"{_percent(c['start'])} at the start of a run and {_percent(c['end'])} at its end."
+            )
+            if kappa in by_name:
+                k = by_name[kappa]
+                text += (
+                    f" It allows for {figure(k['start'])} times the measured noise at the start "
+                    f"and {figure(k['end'])} times at the end."
+                )
+            lines.append(text + _where(c, "larger", "smaller", "The part that goes through"))
     for name, steps in (("add_fast", "~10"), ("add_slow", "~100")):
         if name in by_name:
             c = by_name[name]
             does = "added to" if c["median"] > 0 else "taken from"
             lines.append(
                 f"**Mean of the last {steps} gradients.** {figure(abs(c['median']))} of it is "
-                f"{does} the gradient as a rule (from {figure(c['low'])} to {figure(c['high'])})."
+                f"{does} the gradient as a rule (`{name}` is from {figure(c['low'])} to "
+                f"{figure(c['high'])})."
             )
     if "decay" in by_name:
         c = by_name["decay"]
@@ -82,19 +107,24 @@ def in_short(found: Findings) -> list[str]:
     return lines
 
 
-def _change(c: Mapping[str, Any], less: str, more: str, same: str) -> str:
-    if c["end"] * CHANGED < c["start"]:
+def _change(start: float, end: float, less: str, more: str, same: str) -> str:
+    if end * CHANGED < start:
         return less
-    return more if c["end"] > c["start"] * CHANGED else same
+    return more if end > start * CHANGED else same
 
 
-def _where(c: Mapping[str, Any], more: str, less: str) -> str:
+def _percent(part: float) -> str:
+    return f"{100 * part:.0f} %"
+
+
+def _where(c: Mapping[str, Any], more: str, less: str, subject: str = "It") -> str:
     """Where a coefficient is larger, and where it is smaller."""
     text = ""
     for sign, word in ((1, more), (-1, less)):
         named = [f["words"] for f in c["features"] if f["sign"] == sign]
         if named:
-            text += f" It is {word} with more of: {'; '.join(named)}."
+            text += f" {subject} is {word} with more of: {'; '.join(named)}."
+            subject = "It"
     return text
 
 

@@ -129,7 +129,16 @@ def from_json(found: Any) -> list[Entry]:
             numbers=numbers,
             **names,
         )
-        if numbers.shape != (len(entry.layers), len(entry.columns)):
+        if not all(
+            isinstance(name, str)
+            for key in ("layers", "coefficients", "features")
+            for name in names[key]
+        ) or not all(type(size) is int for size in entry.elements):
+            raise RecordingError("it has names that are no text, or sizes that are no numbers")
+        if len(entry.elements) != len(entry.layers) or numbers.shape != (
+            len(entry.layers),
+            len(entry.columns),
+        ):
             raise RecordingError("it has rows of the wrong length")
         entries.append(entry)
     return entries

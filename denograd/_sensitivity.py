@@ -252,6 +252,10 @@ def _check(denoiser: Readable, entries: Sequence[Entry]) -> None:
     if not entries:
         raise InspectionError("the recording is empty; record a run with DenoGrad(..., record=10)")
     for entry in entries:
+        if not entry.features:
+            raise InspectionError(
+                "the recording has no features: only those of a WienerDenoiser are recorded"
+            )
         for kind, known in (
             ("features", tuple(denoiser.feature_names)),
             ("coefficients", tuple(denoiser.coefficient_names)),

@@ -42,6 +42,14 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_show_locals=False,
 )
+_MODELS = (
+    "soft_tree, soft_forest, attention, rule_net, additive_net, prototype_net, temporal_attention"
+)
+_RIVALS = (
+    "adamw_default, adam_default, sgd, sgd_momentum, weight_average, schedule_free, lookahead, "
+    "sam, lion, grokfast, gradient_centralisation, adabelief, muon, gsnr_element, gsnr_layer, "
+    "sgdf, msvag, and_mask, rm3, evidence_stop"
+)
 _DEMO_TABLES = ("breast_cancer", "wine", "digits3")
 
 
@@ -80,25 +88,34 @@ def evaluate(
         ),
     ] = None,
     target: Annotated[
-        str | None, typer.Option(help="Column of class labels; default: the last.")
+        str | None, typer.Option(help="Column to predict, classes or a number; default: the last.")
     ] = None,
     task: Annotated[
         str,
         typer.Option(help="classification, regression, or auto: what the target looks like."),
     ] = "auto",
     models: Annotated[
-        str, typer.Option(help="Models, with commas between.")
+        str, typer.Option(help=f"Models, with commas between: {_MODELS}.")
     ] = "soft_tree,attention",
     optimizers: Annotated[
         str,
         typer.Option(
-            help="Optimizers: adamw (the tuned control), adamw_cv (tuned on each table), a rival "
-            "of denograd.baselines.RIVALS (tuned) or RIVAL:default, denograd, or denograd:NAME or "
-            "denograd:PATH for another denoiser."
+            help="Optimizers, with commas between: adamw (the control, tuned on other tables), "
+            "adamw_cv (tuned on each table anew: 48 more trainings a run), denograd, "
+            "denograd:NAME or denograd:PATH for another denoiser, or a rival, tuned like the "
+            f"control or, as NAME:default, as it comes: {_RIVALS}."
         ),
     ] = "adamw,denograd",
-    sizes: Annotated[str, typer.Option(help="Numbers of training rows.")] = "32,64,128",
-    seeds: Annotated[int, typer.Option(help="Number of seeds.")] = 5,
+    sizes: Annotated[
+        str,
+        typer.Option(
+            help="Numbers of training rows, with commas between; test rows are those that the "
+            "largest leaves over."
+        ),
+    ] = "32,64,128",
+    seeds: Annotated[
+        int, typer.Option(help="Number of seeds; ten or more make a steady verdict.")
+    ] = 5,
     steps: Annotated[int, typer.Option(help="Optimizer steps of each run.")] = 200,
     batch_size: Annotated[int, typer.Option(help="Rows of a batch.")] = 32,
     engine: Annotated[
@@ -207,10 +224,7 @@ def meta_train(
     ] = False,
     models: Annotated[
         str,
-        typer.Option(
-            help="Models to meta-train on, with commas between: soft_tree, soft_forest, attention, "
-            "rule_net, additive_net, prototype_net, temporal_attention."
-        ),
+        typer.Option(help=f"Models to meta-train on, with commas between: {_MODELS}."),
     ] = "soft_tree,attention",
     estimator: Annotated[
         str, typer.Option(help="Of the meta-gradient: truncated, full, es or pes.")
@@ -327,6 +341,7 @@ def _evaluate(
 ) -> None:
     from denograd.evaluation import evaluate as run
     from denograd.evaluation import results_table, verdict
+    from denograd.evaluation.html.phrases import few
 
     done = run(
         tables,
@@ -342,19 +357,23 @@ def _evaluate(
     if len(done.results):
         OUTPUT.print(results_table(done.summary))
         for sentence in verdict(done.summary):
-            OUTPUT.print(sentence, highlight=False)
+            OUTPUT.print(sentence, markup=False, highlight=False)
     if done.report:
-        OUTPUT.print(f"Report: {done.report}", soft_wrap=True)
-    OUTPUT.print(f"Results: {done.folder}/results.csv, {done.folder}/summary.json", soft_wrap=True)
+        _say(f"Report: {done.report}")
+    _say(f"Results: {done.folder}/results.csv, {done.folder}/summary.json")
     if done.pictures:
-        pictures = ", ".join(str(path) for path in done.pictures)
-        OUTPUT.print(f"Pictures: {pictures}", soft_wrap=True)
+        _say(f"Pictures: {few(done.pictures, 6)}")
     if done.errors:
         fail(
             f"{len(done.errors)} cells failed; {done.folder}/errors.csv says why. "
             "Run the same command to try them again.",
             code=1,
         )
+
+
+def _say(line: str) -> None:
+    """Print paths as they are, however long."""
+    OUTPUT.print(line, markup=False, soft_wrap=True)
 
 
 def _read(paths: list[Path], target: str | None, task: str) -> tuple[list[Table], set[str]]:

@@ -132,7 +132,8 @@ def bars(found: Mapping[str, Any]) -> str:
         ("consistency of explanations over seeds (mean Spearman), gained", "+0.05",
          None if gained is None else f"{gained:+.3f}"),
         ("diverged runs (the control's)", "0", f"{g['diverged']} ({g['diverged_reference']})"),
-        ("cost of a step, ratio", "-", g["step_cost_ratio"]),
+        ("cost of a step, ratio (all seeds in one stack; by itself it is higher)", "-",
+         g["step_cost_ratio"]),
     ]  # fmt: skip
     lines = ["| DenoGrad against the control | wanted | measured |", "|---|---|---|"]
     lines += [f"| {what} | {bar} | {_number(value)} |" for what, bar, value in rows]

@@ -48,13 +48,14 @@ def read_pickled_table(data: bytes) -> pd.DataFrame:
     """
     try:
         table = _TableUnpickler(io.BytesIO(data)).load()
+        if not isinstance(table, _Frame) or table.manager is None:
+            raise RefusedPickle(f"the pickle holds a {type(table).__name__}, not a table")
+        # By the class: a pickle may put anything else into the parts of a table.
+        return _Manager.to_frame(table.manager)
     except RefusedPickle:
         raise
     except Exception as error:  # A damaged pickle raises nearly anything.
         raise RefusedPickle(f"the pickle can't be read: {error}") from error
-    if not isinstance(table, _Frame) or table.manager is None:
-        raise RefusedPickle(f"the pickle holds a {type(table).__name__}, not a table")
-    return table.manager.to_frame()
 
 
 class _Values:

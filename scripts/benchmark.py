@@ -11,7 +11,8 @@ the cost. Interrupted, it goes on where it stopped.
     python scripts/benchmark.py --data data --tuned
 
 Writes `docs/benchmark.html`, or `docs/benchmark-tuned.html`, each the whole report of
-`denograd evaluate`, and the figures of `docs/benchmark.md`.
+`denograd evaluate`, and the figures of `docs/benchmark.md` and of the README. A part of a grid,
+with other models, sizes or seeds, has its report in its own folder, and leaves these pages alone.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import pandas as pd
 from _benchmark_page import write_page, write_readme
 
 from denograd.data import Table, TableError, TableWarning, read_table
-from denograd.evaluation import Evaluation, EvaluationConfig, evaluate
+from denograd.evaluation import Evaluation, EvaluationConfig, EvaluationError, evaluate
 
 LIST = Path(__file__).with_name("data_sets.csv")
 MODELS = ("soft_tree", "attention", "additive_net", "rule_net")
@@ -81,8 +82,18 @@ def run(name: str, arguments: argparse.Namespace) -> Evaluation:
     )
 
 
-def main() -> None:
-    """Run one of the grids and write its pages."""
+def is_whole(name: str, arguments: argparse.Namespace) -> bool:
+    """Whether the arguments ask for the grid that the pages describe."""
+    return (
+        arguments.split == "held_out"
+        and tuple(arguments.models) == MODELS
+        and tuple(arguments.sizes) == SIZES
+        and arguments.seeds in (None, GRIDS[name][1])
+    )
+
+
+def parse(words: list[str] | None = None) -> argparse.Namespace:
+    """The arguments, from the command line unless words are given."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -99,9 +110,20 @@ def main() -> None:
     parser.add_argument("--split", default="held_out", help="of the list of data sets")
     parser.add_argument("--jobs", type=int, default=-1, help="processes; -1: one a core")
     parser.add_argument("--backend", default="loky", help="loky, ray, dask or sequential")
-    arguments = parser.parse_args()
+    return parser.parse_args(words)
+
+
+def main(words: list[str] | None = None) -> None:
+    """Run one of the grids and write its pages."""
+    arguments = parse(words)
     name = "benchmark-tuned" if arguments.tuned else "benchmark"
-    done = run(name, arguments)
+    try:
+        done = run(name, arguments)
+    except (TableError, EvaluationError) as error:
+        raise SystemExit(f"benchmark.py: {error}") from error
+    if not is_whole(name, arguments):
+        print(f"Report: {done.folder}/report.html. This is not the whole grid: no page is changed.")
+        return
     arguments.docs.mkdir(parents=True, exist_ok=True)
     shutil.copy(done.folder / "report.html", arguments.docs / f"{name}.html")
     figures = arguments.docs / f"{name}.json"

@@ -165,6 +165,10 @@ def main() -> int:
         parser.error(str(error))
     if arguments.check and not arguments.check.is_dir():
         parser.error(f"--check {arguments.check}: is not a folder")
+    for option in ("out", "wheels"):
+        folder: Path | None = getattr(arguments, option)
+        if folder and folder.exists() and not folder.is_dir():
+            parser.error(f"--{option} {folder}: is a file; name a folder, which may be new")
     console = Console(stderr=True, highlight=False)
     try:
         errors = fetch(chosen, arguments.out, arguments.wheels or arguments.out / "wheels", console)

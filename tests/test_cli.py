@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 import denograd
 from denograd import cli
 from denograd._console import repeat_flags
+from denograd.baselines import OPTIMIZER_NAMES
 from denograd.models.registry import KNOWN_MODELS
 
 QUICK = (
@@ -48,6 +49,11 @@ def test_help_has_examples(command: str) -> None:
 def test_help_of_meta_train_names_every_model() -> None:
     words = re.sub(r"[^a-z_]+", " ", run("meta-train", "--help").output).split()
     assert set(KNOWN_MODELS) <= set(words)
+
+
+def test_help_of_evaluate_names_every_model_and_optimizer() -> None:
+    words = re.sub(r"[^a-z_0-9]+", " ", run("evaluate", "--help").output).split()
+    assert set(KNOWN_MODELS) | set(OPTIMIZER_NAMES) <= set(words)
 
 
 def test_version_and_module() -> None:

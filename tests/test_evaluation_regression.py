@@ -19,7 +19,14 @@ from denograd.baselines import TrainingRows, cross_validate_adamw
 from denograd.baselines.cross_validation import draw_folds
 from denograd.cli import main
 from denograd.data import builtin_table, plan_columns
-from denograd.evaluation import EvaluationConfig, EvaluationError, evaluate, summarise
+from denograd.evaluation import (
+    EvaluationConfig,
+    EvaluationError,
+    evaluate,
+    running_units,
+    summarise,
+    verdict,
+)
 from denograd.evaluation.running_units import Source
 from denograd.evaluation.stacked import train_stack
 from denograd.evaluation.train import Cell, CellData, initial_model, train_cell
@@ -168,6 +175,31 @@ def test_a_diverged_run_counts_with_four_deviations_of_the_target(tmp_path: Path
         wanted = (kept["rmse"] + 4 * gone["target_deviation"]) / 2
         assert case["optimizers"]["sgd"]["rmse"] == pytest.approx(wanted)
         assert case["optimizers"]["sgd"]["r2"] == pytest.approx(kept["r2"])
+    summary = {"reference": "adamw", **summarise(results, "adamw")}
+    said, *_ = verdict(summary)
+    assert "counts with an RMSE of 4 deviations of the training rows' targets" in said
+    assert "log loss" not in said
+
+
+def test_an_interrupted_evaluation_leaves_rows_under_their_own_columns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train, calls = running_units.train_stack, []
+
+    def interrupted(*arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return train(*arguments)
+
+    monkeypatch.setattr(running_units, "train_stack", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path)
+    results = pd.read_csv(tmp_path / "results.csv")
+    assert len(results) == 2
+    lines = (tmp_path / "cells.jsonl").read_text().splitlines()
+    cells = [json.loads(line)["row"] for line in lines]
+    assert results.to_dict("records") == cells
 
 
 def test_the_command_finds_out_what_a_target_is(

@@ -571,6 +571,39 @@ def test_hostile_names_stay_names(tmp_path: Path) -> None:
     assert root.all("title")[0].text == f"Optimizers compared on {HOSTILE}"
 
 
+def test_pictures_take_names_as_they_are(tmp_path: Path) -> None:
+    names = ["a$x_$", "a%x_$"]
+    summary, runs = results_of(names, {"adamw$_$": 0.0, "denograd:b$_$": -0.1}, seeds=1)
+    files = plot_curves(runs, list(summary["settings"]["optimizers"]), tmp_path)
+    assert [path.name for path in files] == ["curves_a_x__.png", "curves_a_x___2.png"]
+    files += plot_ratios(summary, tmp_path)
+    assert all(path.stat().st_size > 1000 for path in files)
+    assert len(files) == 3
+
+
+def test_the_terminal_takes_names_as_they_are() -> None:
+    name = "[bold]x[/red]"
+    summary, _ = results_of([name], {"adamw": 0.0, "denograd:[i]y": -0.1})
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(results_table(summary))
+    text = console.export_text()
+    assert text.count(name) == 4
+    assert "denograd:[i]y" in text
+
+
+def test_shared_seconds_are_said_to_be_shared() -> None:
+    summary, runs = results_of(named(7), {"adamw": 0.0, "adamw_cv": 0.0, "denograd": -0.1})
+    page = render(summary, runs, [])
+    assert "took their steps together" not in page
+    assert "in one stack" not in page
+    summary["settings"]["engine"] = "batched"
+    page = render(summary, runs, [])
+    assert "took their steps together" in page
+    assert "1.50 times as long (all seeds in one stack" in page
+    # The search of a rival that tunes itself is not in its seconds.
+    assert page.count("For adamw_cv without the trainings that it chose") == 2
+
+
 def test_what_is_missing_is_left_out_with_a_reason() -> None:
     summary, runs = results_of(named(2), {"adamw": 0.0, "mine": 0.1}, seeds=1)
     summary = copy.deepcopy(summary)

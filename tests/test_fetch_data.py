@@ -404,6 +404,45 @@ def test_what_is_no_table_is_refused(data: bytes) -> None:
         unpickle.read_pickled_table(data)
 
 
+def called(module: str, name: str, *arguments: bytes) -> bytes:
+    return f"c{module}\n{name}\n(".encode() + b"".join(arguments) + b"tR"
+
+
+FRAME = called("pandas.core.frame", "DataFrame")
+
+
+def one_cell(places: bytes, manager: bytes = b"") -> bytes:
+    """A table of one number, written by hand, with a last word on its parts."""
+    kind = called("numpy", "dtype", b"Vi8\n")
+    cells = called("numpy.core.numeric", "_frombuffer", b"C\x08" + bytes(8), kind, b"(K\1K\1tVC\n")
+    block = called("pandas._libs.internals", "_unpickle_block", cells, places, b"K\2")
+    names = b"cpandas.core.indexes.range\nRangeIndex\n(Vstart\nK\0Vstop\nK\1Vstep\nK\1d"
+    index = called("pandas.core.indexes.base", "_new_Index", names)
+    parts = [b"(", block, b"l", b"(", index, index, b"l"]
+    made = called("pandas.core.internals.managers", "BlockManager", *parts)
+    return FRAME + b"(V_mgr\n" + made + manager + b"db."
+
+
+FIRST = called("builtins", "slice", b"K\0K\1K\1")
+NO_PLACES = (
+    called("numpy.core.multiarray", "_reconstruct", b"cnumpy\nndarray\n(K\0tC\1b")
+    + b"(K\1(K\1t" + called("numpy", "dtype", b"VO8\n") + b"\x89(Nltb"
+)  # fmt: skip
+
+
+def test_parts_of_a_table_that_were_swapped_are_refused() -> None:
+    assert unpickle.read_pickled_table(one_cell(FIRST)).to_numpy().tolist() == [[0]]
+    with pytest.raises(unpickle.RefusedPickle, match="can't be read"):
+        unpickle.read_pickled_table(one_cell(NO_PLACES))
+    for name in ("columns", "rows", "blocks"):
+        swapped = b"(V" + name.encode() + b"\n" + FRAME + b"db"
+        with pytest.raises(unpickle.RefusedPickle, match="can't be read"):
+            unpickle.read_pickled_table(one_cell(FIRST, swapped))
+    # The table is made by the function of the class, whatever the pickle has put in its place.
+    swapped = b"(Vto_frame\ncpandas.core.frame\nDataFrame\ndb"
+    assert isinstance(unpickle.read_pickled_table(one_cell(FIRST, swapped)), pd.DataFrame)
+
+
 @given(st.binary(max_size=60), st.integers(0, 400))
 def test_damaged_pickles_are_refused_or_read(junk: bytes, place: int) -> None:
     frame = pd.DataFrame({"a": [1.0, 2.0]})
@@ -755,7 +794,9 @@ def test_unknown_names_and_folders_are_refused(
     small: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     for wrong, said in ((["--only", "meta_train/x"], "no data set has this name"),
-                        (["--check", "/no/such/folder"], "is not a folder")):  # fmt: skip
+                        (["--check", "/no/such/folder"], "is not a folder"),
+                        (["--out", __file__], "is a file; name a folder"),
+                        (["--wheels", __file__], "is a file; name a folder")):  # fmt: skip
         monkeypatch.setattr(sys, "argv", [*sys.argv[:5], *wrong])
         with pytest.raises(SystemExit):
             script.main()

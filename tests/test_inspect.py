@@ -233,6 +233,16 @@ def test_recordings_of_something_else() -> None:
         sensitivity(one, [AuditLog(1)])
 
 
+def test_a_recording_without_features() -> None:
+    net = nn.Linear(2, 2)
+    known = Known(2, torch.ones(2, 2))
+    optimizer = DenoGrad(torch.optim.SGD(net.parameters(), lr=0.1), known, model=net, record=1)
+    net(torch.ones(3, 2)).sum().backward()
+    optimizer.step()
+    with pytest.raises(InspectionError, match="no features: only those of a WienerDenoiser"):
+        sensitivity(known, [optimizer.recording])
+
+
 @pytest.mark.parametrize("spec", ["identity", "no such denoiser", 3])
 def test_denoisers_without_an_inside(spec: Any) -> None:
     with pytest.raises(InspectionError, match="denoiser="):
@@ -321,25 +331,69 @@ def test_in_short_says_what_the_numbers_say() -> None:
         "Seen.",
         [
             coefficient("update_gain", 4.0, 1.0, 1, -1),
-            coefficient("fast_filter", 0.2, 0.6, -1),
+            coefficient("fast_filter", 0.2, 0.6, -1, 1),
+            coefficient("fast_kappa", 0.5, 3.0),
             coefficient("add_fast", -0.2, -0.4),
             coefficient("add_slow", 0.2, 0.4),
         ],
         {"time": 0.7, "something else": 0.3},
         {"mine": {"kept": 1.0, "kept_start": 0.5, "kept_end": 2.0, "removed": 0.25}},
+        {"mine": made_steps(3.0, 0.5, 0.25, 0.5)},
     )
-    steps, gradient, fast, slow, energy, themes = in_short(falls)
-    assert "by 4 at the start of a run and by 1 at its end" in steps
-    assert "in effect falls." in steps
-    assert "longer with more of: thing 0. It is shorter with more of: thing 1." in steps
-    assert "40 % of the gradient goes through the filter, which takes more" in gradient
-    assert "weaker with more of: thing 0" in gradient
-    assert "0.3 of it is taken from the gradient" in fast
+    steps, factor, gradient, fast, slow, energy, themes = in_short(falls)
+    assert "by 3 at the start of a run and by 0.5 at its end" in steps
+    assert "in effect falls. The filter takes 25 % of the step at the start and 50 %" in steps
+    assert "`update_gain` alone is 2.5 as a rule (from -1 to 9)." in factor
+    assert "It is larger with more of: thing 0. It is smaller with more of: thing 1." in factor
+    assert "40 % of the gradient goes through it, 20 % at the start" in gradient
+    assert "allows for 0.5 times the measured noise at the start and 3 times at" in gradient
+    assert gradient.endswith(
+        "The part that goes through is larger with more of: thing 1. "
+        "It is smaller with more of: thing 0."
+    )
+    assert "0.3 of it is taken from the gradient as a rule (`add_fast` is from -1 to 9)." in fast
     assert "0.3 of it is added to the gradient" in slow
     assert "0.5 times the energy of the plain one at the start and 2 times at the end" in energy
     assert "time (70 %), something else (30 %)" in themes
-    (line,) = in_short(Findings("Seen.", [coefficient("update_gain", 2.0, 2.1)], {}, {}))
-    assert "stays about the same." in line
+    even = {"mine": made_steps(2.0, 2.1, 0.0, 0.0)}
+    line, _ = in_short(Findings("Seen.", [coefficient("update_gain", 9.0, 1.0)], {}, {}, even))
+    assert "in effect stays about the same." in line
+
+
+def made_steps(*numbers: float) -> dict[str, float]:
+    names = ("factor_start", "factor_end", "taken_start", "taken_end")
+    return dict(zip(names, numbers, strict=True))
+
+
+def test_steps_are_those_that_the_parameters_took() -> None:
+    torch.manual_seed(0)
+    denoiser = WienerDenoiser(hidden=4, disabled=("decay",))
+    with torch.no_grad():
+        denoiser.last.weight.mul_(20)
+        denoiser.last.bias.zero_()
+    net = nn.Linear(3, 2)
+    optimizer = DenoGrad(
+        torch.optim.SGD(net.parameters(), lr=0.1), denoiser, model=net, total_steps=10, record=1
+    )
+    factors, taken = [], []
+    for step in range(10):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(net(torch.randn(8, 3)), torch.arange(8) % 2).backward()
+        before = [p.detach().clone() for p in net.parameters()]
+        optimizer.step()
+        chosen = optimizer.recording.to_frame().query(f"step == {step}")["update_gain"]
+        for p, old, gain in zip(net.parameters(), before, chosen, strict=True):
+            assert p.grad is not None
+            made = ((p.detach() - old) / (-0.1 * p.grad)).mean().item()
+            factors.append(made)
+            taken.append(1 - made / gain)
+    log = optimizer.recording
+    found = findings("Seen.", sensitivity(denoiser, [log]), {"mine": [log]})
+    expected = made_steps(
+        *(float(np.median(part)) for x in (factors, taken) for part in (x[:4], x[-4:]))
+    )
+    assert found.steps["mine"] == pytest.approx(expected, rel=1e-3)
+    assert min(taken) > 0.05
 
 
 @pytest.mark.parametrize(
@@ -386,6 +440,7 @@ def test_a_denoiser_is_inspected(app: typer.Typer, tmp_path: Path) -> None:
     again = findings(written["subject"], answers, inside.by_model(runs))
     assert written["coefficients"] == json.loads(json.dumps(again.coefficients))
     assert written["energy"] == again.energy
+    assert written["steps"] == again.steps
     assert sum(written["themes"].values()) == pytest.approx(1.0)
     noise = [i for i, f in enumerate(FEATURES) if "snr" in f or "noise" in f]
     expected = answers.share[noise].sum(0).mean()
@@ -432,6 +487,8 @@ def test_a_finished_run_is_inspected(app: typer.Typer, tmp_path: Path) -> None:
         (["nowhere.safetensors"], "no such file"),
         (["defualt"], "no such denoiser"),
         (["default", "--run", "x.json", "--rows", "3"], "--rows is about reference trainings"),
+        (["default", "--run", "x.json", "--rows", "0"], "--rows is about reference trainings"),
+        (["default", "--out", __file__], "it is a file; name a folder"),
         (["default", "--run", "x.json"], "x.json: no such file"),
         (["default", "--builtin", "irises"], "irises"),
         (["default", "--models", "oak"], "oak"),

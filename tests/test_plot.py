@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from denograd import DenoGrad, Denoised, Layout, State, WienerDenoiser, plot
 from denograd.audit import AuditLog, Seen
 from denograd.estimators._plots import COLOURS
-from denograd.inspection import MULTIPLIERS, InspectionError, Sensitivity, sensitivity
+from denograd.inspection import MULTIPLIERS, InspectionError, Sensitivity, neutral, sensitivity
 from denograd.plot._words import COEFFICIENTS, FEATURES, in_words
 
 STEPS = 6
@@ -223,6 +223,21 @@ def test_dependence_draws_the_curves_of_the_top_features(answers: Sensitivity) -
         np.testing.assert_allclose(np.asarray(axes.lines[0].get_xdata(), float), answers.grid[f])
         assert " ".join(axes.get_xlabel().split()) == in_words(feature)
     saved(figure)
+
+
+def test_the_line_of_no_effect_stands_in_every_panel_that_reaches_it(answers: Sensitivity) -> None:
+    names = answers.coefficients
+    figure = plot.dependence(answers, names, top=2)
+    reached = 0
+    for number, axes in enumerate(panels(figure)):
+        low, high = axes.get_ylim()
+        still = neutral(names[number // 2])
+        dashed = [line for line in axes.lines if line.get_linestyle() == "--"]
+        assert len(dashed) == (low <= still <= high)
+        if dashed:
+            reached += 1
+            assert np.asarray(dashed[0].get_ydata(), float).tolist() == [still, still]
+    assert reached >= 2
 
 
 @pytest.mark.parametrize(

@@ -386,5 +386,16 @@ def test_files_that_are_refused(tmp_path: Path) -> None:
     less = copy.deepcopy(good)
     less["entries"][0]["layers"].pop()
     refused(less, "rows of the wrong length")
+    for key, value, message in (
+        ("layers", ["weight"], "no text"),
+        ("features", None, "no text"),
+        ("elements", "8", "no numbers"),
+    ):
+        odd = copy.deepcopy(good)
+        odd["entries"][0][key][0] = value
+        refused(odd, message)
+    odd = copy.deepcopy(good)
+    odd["entries"][0]["elements"].append(8)
+    refused(odd, "rows of the wrong length")
     with pytest.raises(RecordingError, match="no such file"):
         AuditLog.read(tmp_path / "none.json")

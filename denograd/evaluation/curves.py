@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -22,6 +23,8 @@ _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#
 """Okabe and Ito's palette, which the colour-blind can tell apart."""
 
 _FONT = 13
+_as_written = rc_context({"text.parse_math": False})
+"""Or what stands between two dollar signs of a name would be read as a formula."""
 _MOST_LABELS = 60
 """With more, a picture of ratios would be taller than anyone reads."""
 _MOST_RIVALS = 6
@@ -74,6 +77,7 @@ def aligned_runs(results: Sequence[CellResult]) -> Runs:
     return Runs(np.array(grid), test, train, len(results) - len(own))
 
 
+@_as_written
 def plot_curves(
     finished: Mapping[Cell, CellResult], optimizers: Sequence[str], folder: Path
 ) -> list[Path]:
@@ -85,12 +89,13 @@ def plot_curves(
     Args:
         finished: cells with their curves.
         optimizers: in the order of their colours.
-        folder: where to write ``curves_DATASET.png``.
+        folder: where to write ``curves_DATASET.png``; what files are not named by becomes
+            ``_`` there, and a name that is taken then gets a number.
 
     Returns:
         the files.
     """
-    files = []
+    files: list[Path] = []
     # Models outside torch have no curve.
     drawn = {cell: result for cell, result in finished.items() if result.curve}
     measured = any("rmse" in result.row for result in drawn.values())
@@ -124,10 +129,11 @@ def plot_curves(
         _legend(figure, optimizers)
         figure.suptitle(dataset, fontsize=_FONT + 4, fontweight="bold")
         figure.tight_layout(rect=(0, 0.07, 1, 1))
-        files.append(_save(figure, folder / f"curves_{_file_name(dataset)}.png"))
+        files.append(_save(figure, _free(folder, f"curves_{_file_name(dataset)}", files)))
     return files
 
 
+@_as_written
 def plot_ratios(summary: Mapping[str, Any], folder: Path) -> list[Path]:
     """Every case's log loss as a ratio to the reference's, a panel an optimizer.
 
@@ -240,6 +246,14 @@ def _shade(number: int, count: int) -> tuple[float, float, float]:
 
 def _file_name(name: str) -> str:
     return re.sub(r"[^\w.-]+", "_", name)
+
+
+def _free(folder: Path, stem: str, taken: Sequence[Path]) -> Path:
+    path, number = folder / f"{stem}.png", 1
+    while path in taken:
+        number += 1
+        path = folder / f"{stem}_{number}.png"
+    return path
 
 
 def _save(figure: Figure, path: Path) -> Path:

@@ -62,7 +62,8 @@ class Journal:
 
     Args:
         folder: made if it is missing.
-        settings: everything that the cells depend on, as plain JSON.
+        settings: everything that the cells depend on, as plain JSON; the ``task`` decides
+            the columns.
         restart: when to throw away what an earlier evaluation left in the folder.
 
     Attributes:
@@ -78,6 +79,7 @@ class Journal:
     def __init__(self, folder: Path, settings: dict[str, Any], restart: Restart = "never") -> None:
         self.folder = folder
         self.changed = ""
+        self._columns = REGRESSION_COLUMNS if settings.get("task") == "regression" else COLUMNS
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if restart == "always":
@@ -92,11 +94,6 @@ class Journal:
         self._rewrite_cells()
         self.write_results(list(self.finished))
         (folder / "errors.csv").unlink(missing_ok=True)
-
-    @property
-    def _columns(self) -> tuple[str, ...]:
-        rows = (result.row for result in self.finished.values())
-        return REGRESSION_COLUMNS if any("rmse" in row for row in rows) else COLUMNS
 
     def append(self, cell: Cell, result: CellResult) -> None:
         """Put a finished cell on disk."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table as RichTable
 
 from denograd.evaluation.cases import FIT
@@ -36,7 +37,8 @@ def results_table(summary: Mapping[str, Any]) -> RichTable:
     """
     cases = summary["cases"]
     every = [name for name in summary["settings"]["optimizers"] if name != FIT]
-    short = short_names(every)
+    # A name in square brackets is no markup.
+    short = {name: escape(written) for name, written in short_names(every).items()}
     optimizers = _with_columns(summary, every)
     loss, written = loss_of(summary)
     second = "accuracy" if loss == "log_loss" else "r2"
@@ -69,7 +71,7 @@ def results_table(summary: Mapping[str, Any]) -> RichTable:
         shown = [means.get(name) for name in optimizers]
         ratios = [case["ratio"][name] for name in optimizers if name in case["ratio"]]
         table.add_row(
-            case["dataset"],
+            escape(case["dataset"]),
             case["model"],
             str(case["n_train"]),
             *(_number(values, loss) for values in shown),
@@ -116,4 +118,5 @@ def verdict(summary: Mapping[str, Any]) -> list[str]:
 def _number(values: Mapping[str, float | None] | None, metric: str) -> str:
     """Of an optimizer that may be missing, a metric that may be undefined."""
     value = values.get(metric) if values else None
-    return "-" if value is None else f"{value:.3f}"
+    # Of an RMSE in thousands three decimals would break the column.
+    return "-" if value is None else f"{value:.3f}" if abs(value) < 100 else f"{value:.5g}"

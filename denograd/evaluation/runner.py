@@ -147,20 +147,20 @@ def evaluate(
         "cells_finished": len(finished),
         "cells_failed": len(journal.errors),
     }
-    pictures: list[Path] = []
-    report: Path | None = None
-    if finished:
-        summary |= summarise(results, config.reference, finished)
-        drawn = {
-            cell: result
-            for cell, result in finished.items()
-            if cell.optimizer != FIT and not result.diverged
-        }
-        pictures = plot_curves(drawn, config.optimizers, journal.folder)
-        pictures += plot_ratios(summary, journal.folder)
+    if not finished:
+        journal.write_json("summary.json", summary)
+        return Evaluation(journal.folder, results, summary, None, [], journal.errors, len(todo))
+    summary |= summarise(results, config.reference, finished)
+    # What can be read is there before the pictures, which take longest.
     journal.write_json("summary.json", summary)
-    if finished:
-        report = write_report(summary, finished, journal.errors, journal.folder)
+    report = write_report(summary, finished, journal.errors, journal.folder)
+    drawn = {
+        cell: result
+        for cell, result in finished.items()
+        if cell.optimizer != FIT and not result.diverged
+    }
+    pictures = plot_curves(drawn, config.optimizers, journal.folder)
+    pictures += plot_ratios(summary, journal.folder)
     return Evaluation(journal.folder, results, summary, report, pictures, journal.errors, len(todo))
 
 

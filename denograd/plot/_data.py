@@ -110,8 +110,12 @@ def coefficient_axis(axes: Axes, name: str) -> None:
             ticks = [mark * 10.0**e for e in range(-9, 10) for mark in marks]
             axes.set_yticks([tick for tick in ticks if low <= tick <= high])
             axes.set_ylim(low, high)
-    if neutral(name) > 0 or name not in MULTIPLIERS:
-        low, high = axes.get_ylim()
-        if low <= neutral(name) <= high:
-            axes.axhline(neutral(name), color=INK, linewidth=0.9, linestyle=(0, (3, 3)), zorder=1)
+    neutral_line(axes, name)
     axes.tick_params(labelsize=FONT - 2)
+
+
+def neutral_line(axes: Axes, name: str) -> None:
+    """A line where a coefficient does nothing, if the axis reaches there."""
+    low, high = axes.get_ylim()
+    if low <= neutral(name) <= high:
+        axes.axhline(neutral(name), color=INK, linewidth=0.9, linestyle=(0, (3, 3)), zorder=1)

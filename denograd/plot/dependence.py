@@ -10,7 +10,7 @@ from matplotlib.figure import Figure, SubFigure
 
 from denograd.estimators._plots import FONT, canvas, colour, tidy
 from denograd.inspection import MULTIPLIERS, InspectionError, Sensitivity
-from denograd.plot._data import coefficient_axis
+from denograd.plot._data import coefficient_axis, neutral_line
 from denograd.plot._words import broken, in_words
 
 
@@ -25,7 +25,8 @@ def dependence(
 
     The line is the mean over recorded layers, each with its other features as they were
     (the geometric mean, for those that multiply); the band reaches from their tenth to
-    their ninetieth percentile. A coefficient has one scale in all its panels.
+    their ninetieth percentile. A coefficient has one scale in all its panels; the dashed line is
+    where it is neutral.
 
     Args:
         found: from `denograd.inspection.sensitivity`.
@@ -56,6 +57,8 @@ def dependence(
         line[0].set_axis_on()
         line[0].set_ylabel(broken(name.replace("_", " "), 16), fontsize=FONT, fontweight="bold")
         coefficient_axis(line[0], name)
+        for axes in line[1 : len(features)]:
+            neutral_line(axes, name)
     return figure
 
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from denograd.baselines import CROSS_VALIDATED
 from denograd.evaluation.html import parts
 from denograd.evaluation.html.parts import Fold, Grid, Part, Row, Section, Text, Value
-from denograd.evaluation.html.words import loss_of, names, rivals
+from denograd.evaluation.html.words import in_stacks, loss_of, names, rivals
 
 _METRICS = {
     "log_loss": "log loss",
@@ -67,7 +68,7 @@ def stability(summary: Mapping[str, Any]) -> Section:
 
 
 def convergence(summary: Mapping[str, Any]) -> Section:
-    """Steps until the reference's best validation loss is reached."""
+    """Steps until the reference's best test loss is reached."""
     reference = names(summary)[summary["reference"]]
 
     def steps(found: Mapping[str, Any]) -> Value:
@@ -87,7 +88,7 @@ def convergence(summary: Mapping[str, Any]) -> Section:
         summary,
         ("seconds, ratio",),
         lambda name: [parts.ratio(_case_ratio(summary, name, "seconds_to_reference"))],
-        "The same in seconds of training, over all sizes.",
+        "The same in seconds of training, over all sizes." + _without_search(summary),
     )
     return _section("convergence", "Convergence", [found, extra])
 
@@ -162,9 +163,16 @@ def cost(summary: Mapping[str, Any]) -> Section:
     if not any(value.exact is not None for row in rows for value in row.values):
         return Section("cost", "Cost of a step", [Text("Not measured.")])
     caption = (
-        "Milliseconds of a training step on the machine of this evaluation, one thread a run, and "
+        "Milliseconds of a training step on the machine of this evaluation, on one thread, and "
         f"under it how many times those of {short[reference]} (geometric mean over cases)."
     )
+    if in_stacks(summary):
+        caption += (
+            " All seeds of a case took their steps together, and each has its share of the time. "
+            "A step of a run by itself takes longer, and the ratio is another: --engine loop "
+            "measures both."
+        )
+    caption += _without_search(summary)
     grid = Grid(caption, ["optimizer", *models, "all models"], rows)
     return Section("cost", "Cost of a step", [grid])
 
@@ -236,6 +244,13 @@ def case_mean(cases: Iterable[Mapping[str, Any]], name: str, key: str) -> float 
         if value is not None:
             by_dataset.setdefault(case["dataset"], []).append(value)
     return _mean(float(np.mean(values)) for values in by_dataset.values())
+
+
+def _without_search(summary: Mapping[str, Any]) -> str:
+    """What seconds leave out of a rival that tunes itself, as a further sentence."""
+    if CROSS_VALIDATED not in names(summary):
+        return ""
+    return f" For {CROSS_VALIDATED} without the trainings that it chose its settings by."
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -69,7 +69,11 @@ def failures(summary: Mapping[str, Any], errors: Sequence[tuple[Cell, str]]) -> 
         )
         for cell, message in errors[:_ERRORS]
     ]
-    caption = "They are missing from everything above; the same command tries them again."
+    caption = (
+        "They are missing from everything above, and so are the runs of all other optimizers with "
+        "the same data set, model, rows and seed, as means are over the same seeds for all. The "
+        "same command tries them again."
+    )
     if len(errors) > _ERRORS:
         caption += f" {len(errors) - _ERRORS} more are in errors.csv."
     head = ("data set", "model", "optimizer", "rows", "seed", "error")

@@ -94,6 +94,16 @@ def loss_of(summary: Mapping[str, Any]) -> tuple[str, str]:
     return "log_loss", "log loss"
 
 
+def in_stacks(summary: Mapping[str, Any]) -> bool:
+    """Whether all seeds of a case took their steps together, and share the seconds.
+
+    Example:
+        >>> in_stacks({"settings": {"engine": "batched"}}), in_stacks({"reference": "adamw"})
+        (True, False)
+    """
+    return (summary.get("settings") or {}).get("engine") == "batched"
+
+
 def verdicts(summary: Mapping[str, Any]) -> list[Verdict]:
     """A verdict on each optimizer that was compared with the reference.
 
@@ -245,8 +255,8 @@ def _verdict(summary: Mapping[str, Any], name: str) -> Verdict:
         *_where(comparison, own, loss),
         _lost(overall, comparison["by_dataset"], reference, loss),
         *_place(summary, name),
-        *_price(overall, reference),
-        *_diverged(overall, own, reference),
+        *_price(overall, reference, in_stacks=in_stacks(summary)),
+        *_diverged(overall, own, reference, loss),
     ]
     return Verdict(name, kind, headline, _tally(overall, own, reference, loss), tuple(details))
 
@@ -367,22 +377,26 @@ def _place(summary: Mapping[str, Any], name: str) -> list[str]:
     return [f"Of {len(ratios)} optimizers, {len(ahead)} did better by mean ratio: {ahead_of_it}."]
 
 
-def _price(overall: Mapping[str, Any], reference: str) -> list[str]:
+def _price(overall: Mapping[str, Any], reference: str, *, in_stacks: bool) -> list[str]:
     """What it costs: how steady it is over seeds, and how long a step takes."""
     spread, cost = overall.get("deviation_ratio"), overall.get("step_cost_ratio")
     said = []
     if spread is not None:
         said.append(f"its spread over seeds is {change(spread)}")
     if cost is not None:
-        said.append(f"a step takes {cost:.2f} times as long")
+        together = " (all seeds in one stack; of a run by itself another ratio)"
+        said.append(f"a step takes {cost:.2f} times as long{together if in_stacks else ''}")
     return [f"Compared with {reference}, {listing(said)}."] if said else []
 
 
-def _diverged(overall: Mapping[str, Any], own: str, reference: str) -> list[str]:
+def _diverged(overall: Mapping[str, Any], own: str, reference: str, loss: str) -> list[str]:
     diverged, other = overall["diverged"], overall["diverged_reference"]
     if not diverged and not other:
         return []
+    counts = "a log loss of 4 ln C for C classes"
+    if loss == "RMSE":
+        counts = "an RMSE of 4 deviations of the training rows' targets"
     return [
         f"{counted(diverged, 'run')} of {own} diverged, and {other} of {reference}; each counts "
-        "with a log loss of 4 ln C for C classes."
+        f"with {counts}."
     ]

