@@ -24,6 +24,7 @@ import shutil
 import sys
 import warnings
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 from _benchmark_page import write_page, write_readme
@@ -33,12 +34,20 @@ from denograd.evaluation import Evaluation, EvaluationConfig, EvaluationError, e
 
 LIST = Path(__file__).with_name("data_sets.csv")
 MODELS = ("soft_tree", "attention", "additive_net", "rule_net")
-SIZES = (16, 32, 64, 128, 256)
+
+
+class Grid(NamedTuple):
+    """What a benchmark runs on every table."""
+
+    optimizers: tuple[str, ...]
+    sizes: tuple[int, ...]
+    seeds: int
+
+
 GRIDS = {
-    "benchmark": (("adamw", "adamw_default", "denograd"), 10),
-    "benchmark-tuned": (("adamw", "adamw_cv", "denograd"), 2),
+    "benchmark": Grid(("adamw", "adamw_default", "denograd"), (16, 32, 64, 128, 256), 10),
+    "benchmark-tuned": Grid(("adamw", "adamw_cv", "denograd"), (32, 128), 1),
 }
-"""Optimizers and number of seeds of each grid."""
 
 
 def held_out_tables(data: Path, split: str = "held_out") -> list[Table]:
@@ -62,12 +71,12 @@ def held_out_tables(data: Path, split: str = "held_out") -> list[Table]:
 
 def run(name: str, arguments: argparse.Namespace) -> Evaluation:
     """Evaluate a grid, or what is missing of it."""
-    optimizers, seeds = GRIDS[name]
+    grid = GRIDS[name]
     config = EvaluationConfig(
         models=tuple(arguments.models),
-        optimizers=optimizers,
-        sizes=tuple(arguments.sizes),
-        seeds=arguments.seeds or seeds,
+        optimizers=grid.optimizers,
+        sizes=tuple(arguments.sizes or grid.sizes),
+        seeds=arguments.seeds or grid.seeds,
         context=arguments.context,
     )
     tables = held_out_tables(arguments.data, arguments.split)
@@ -84,11 +93,12 @@ def run(name: str, arguments: argparse.Namespace) -> Evaluation:
 
 def is_whole(name: str, arguments: argparse.Namespace) -> bool:
     """Whether the arguments ask for the grid that the pages describe."""
+    grid = GRIDS[name]
     return (
         arguments.split == "held_out"
         and tuple(arguments.models) == MODELS
-        and tuple(arguments.sizes) == SIZES
-        and arguments.seeds in (None, GRIDS[name][1])
+        and tuple(arguments.sizes or grid.sizes) == grid.sizes
+        and arguments.seeds in (None, grid.seeds)
     )
 
 
@@ -102,8 +112,10 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder of the runs")
     parser.add_argument("--docs", type=Path, default=Path("docs"), help="folder of the pages")
     parser.add_argument("--models", nargs="+", default=list(MODELS))
-    parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES))
-    parser.add_argument("--seeds", type=int, help="default: 10, or 2 with --tuned")
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", help="of training sets; default: the grid's"
+    )
+    parser.add_argument("--seeds", type=int, help="default: 10, or 1 with --tuned")
     parser.add_argument(
         "--context", action="store_true", help="fit models outside torch, too (hours more)"
     )

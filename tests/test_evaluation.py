@@ -46,6 +46,7 @@ from denograd.evaluation import (
     train_cell,
     verdict,
 )
+from denograd.evaluation.journal import in_use
 from denograd.evaluation.names import short_names
 from denograd.evaluation.train import curve_steps, draw_batches, initial_model
 
@@ -510,3 +511,13 @@ def test_arguments_that_cannot_run(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(EvaluationError, match="the folder cannot be used"):
         quiet([wine], small_config(), tmp_path / "file")
+
+
+def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
+    config = EvaluationConfig(
+        models=("soft_tree",), optimizers=("sgd",), sizes=(32,), seeds=1, steps=2
+    )
+    with in_use(tmp_path), pytest.raises(EvaluationError, match="another evaluation writes to it"):
+        evaluate([builtin_table("iris")], config, tmp_path, jobs=1)
+    assert not (tmp_path / "config.json").exists()
+    assert len(evaluate([builtin_table("iris")], config, tmp_path, jobs=1).results) == 1

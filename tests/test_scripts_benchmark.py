@@ -89,8 +89,8 @@ def test_only_the_whole_grid_changes_pages(
 ) -> None:  # fmt: skip
     monkeypatch.setattr(script, "held_out_tables", lambda *_: [builtin_table("wine")])
     monkeypatch.setattr(script, "MODELS", ("soft_tree",))
-    monkeypatch.setattr(script, "SIZES", (16,))
-    monkeypatch.setattr(script, "GRIDS", {"benchmark": (("adamw", "adamw_default", "denograd"), 2)})
+    grid = script.Grid(("adamw", "adamw_default", "denograd"), (16,), 2)
+    monkeypatch.setattr(script, "GRIDS", {"benchmark": grid})
     docs = tmp_path / "docs"
     docs.mkdir()
     (docs / "benchmark.md").write_text("<!-- benchmark:start -->\n<!-- benchmark:end -->\n")

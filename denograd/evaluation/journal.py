@@ -11,8 +11,11 @@ import csv
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TextIO
+
+from filelock import FileLock, Timeout
 
 from denograd.evaluation.config import EvaluationError, OtherSettingsError
 from denograd.evaluation.metrics import METRICS
@@ -55,6 +58,32 @@ Restart = Literal["never", "changed", "always"]
 """
 
 _FILES = ("cells.jsonl", "results.csv", "errors.csv", "summary.json", "report.html", "config.json")
+
+
+@contextmanager
+def in_use(folder: Path) -> Iterator[None]:
+    """Keep a folder to one evaluation: two would each drop lines of the other.
+
+    Raises:
+        EvaluationError: another evaluation has it, or it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise EvaluationError(
+            f"{folder}: another evaluation writes to it; wait until it is finished, or choose "
+            "another folder"
+        ) from None
+    except OSError as error:
+        raise EvaluationError(
+            f"{folder}: the folder cannot be used ({error}); choose another"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class Journal:

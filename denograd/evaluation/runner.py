@@ -20,7 +20,7 @@ from denograd.evaluation.cases import FIT
 from denograd.evaluation.config import EvaluationConfig, EvaluationError
 from denograd.evaluation.curves import plot_curves, plot_ratios
 from denograd.evaluation.html import write_report
-from denograd.evaluation.journal import Journal, Restart
+from denograd.evaluation.journal import Journal, Restart, in_use
 from denograd.evaluation.running import check_backend, finish
 from denograd.evaluation.running_units import cut_units, group_cells
 from denograd.evaluation.summary import summarise, versions
@@ -88,8 +88,9 @@ def evaluate(
 
     Raises:
         OtherSettingsError: a folder that holds results of other settings.
-        EvaluationError: tables of one name, a folder that cannot be written, a backend that
-            is not known or not installed, or a worker process that was killed.
+        EvaluationError: tables of one name, a folder that cannot be written or that another
+            evaluation writes to, a backend that is not known or not installed, or a worker
+            process that was killed.
         TableError: a table from which nothing can be learned, or that is too small for
             every size, unless it is optional and another can be used.
     """
@@ -111,57 +112,60 @@ def evaluate(
     settings = _settings(tables, config)
     if isinstance(restart, bool):
         restart = "always" if restart else "never"
-    journal = Journal(Path(out), settings, restart)
-    if journal.changed:
-        _note(
-            console,
-            f"{journal.folder}: results of other settings are thrown away ({journal.changed})",
+    with in_use(Path(out)):
+        journal = Journal(Path(out), settings, restart)
+        if journal.changed:
+            _note(
+                console,
+                f"{journal.folder}: results of other settings are thrown away ({journal.changed})",
+            )
+
+        cells = _cells(tables, sizes, config, console)
+        todo = [cell for cell in cells if cell not in journal.finished]
+        if len(todo) < len(cells):
+            console.print(f"{len(cells) - len(todo)} of {len(cells)} cells are already finished")
+        groups = group_cells(todo, config.engine)
+        finish(
+            cut_units({table.name: table for table in tables}, plans, sizes, groups, config),
+            len(todo),
+            journal,
+            jobs=jobs,
+            backend=backend,
+            console=console,
+            note=lambda message: _note(console, message),
         )
 
-    cells = _cells(tables, sizes, config, console)
-    todo = [cell for cell in cells if cell not in journal.finished]
-    if len(todo) < len(cells):
-        console.print(f"{len(cells) - len(todo)} of {len(cells)} cells are already finished")
-    groups = group_cells(todo, config.engine)
-    finish(
-        cut_units({table.name: table for table in tables}, plans, sizes, groups, config),
-        len(todo),
-        journal,
-        jobs=jobs,
-        backend=backend,
-        console=console,
-        note=lambda message: _note(console, message),
-    )
-
-    order = _reading_order(cells, config)
-    journal.write_results(order)
-    finished = {cell: journal.finished[cell] for cell in order if cell in journal.finished}
-    results = pd.DataFrame([result.row for result in finished.values()])
-    summary: dict[str, Any] = {
-        "schema": 2,
-        "command": command,
-        "finished_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "versions": versions(),
-        "settings": settings,
-        "reference": config.reference,
-        "cells_finished": len(finished),
-        "cells_failed": len(journal.errors),
-    }
-    if not finished:
+        order = _reading_order(cells, config)
+        journal.write_results(order)
+        finished = {cell: journal.finished[cell] for cell in order if cell in journal.finished}
+        results = pd.DataFrame([result.row for result in finished.values()])
+        summary: dict[str, Any] = {
+            "schema": 2,
+            "command": command,
+            "finished_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "versions": versions(),
+            "settings": settings,
+            "reference": config.reference,
+            "cells_finished": len(finished),
+            "cells_failed": len(journal.errors),
+        }
+        if not finished:
+            journal.write_json("summary.json", summary)
+            return Evaluation(journal.folder, results, summary, None, [], journal.errors, len(todo))
+        summary |= summarise(results, config.reference, finished)
+        # What can be read is there before the pictures, which take longest.
         journal.write_json("summary.json", summary)
-        return Evaluation(journal.folder, results, summary, None, [], journal.errors, len(todo))
-    summary |= summarise(results, config.reference, finished)
-    # What can be read is there before the pictures, which take longest.
-    journal.write_json("summary.json", summary)
-    report = write_report(summary, finished, journal.errors, journal.folder)
-    drawn = {
-        cell: result
-        for cell, result in finished.items()
-        if cell.optimizer != FIT and not result.diverged
-    }
-    pictures = plot_curves(drawn, config.optimizers, journal.folder)
-    pictures += plot_ratios(summary, journal.folder)
-    return Evaluation(journal.folder, results, summary, report, pictures, journal.errors, len(todo))
+        report = write_report(summary, finished, journal.errors, journal.folder)
+        drawn = {
+            cell: result
+            for cell, result in finished.items()
+            if cell.optimizer != FIT and not result.diverged
+        }
+        pictures = plot_curves(drawn, config.optimizers, journal.folder)
+        pictures += plot_ratios(summary, journal.folder)
+        return Evaluation(
+            journal.folder, results, summary, report, pictures, journal.errors, len(todo)
+        )
 
 
 def _usable(
