@@ -64,7 +64,8 @@ def heading(summary: Mapping[str, Any]) -> str:
     tables = len({case["dataset"] for case in cases})
     seeds = max(case["seeds"] for case in cases)
     return (
-        f"{tables} tables, {len(cases)} cases (a table, model and size), up to {seeds} seeds each, "
+        f"{tables} tables, {len(cases)} cases (a table, model and size), "
+        f"{'one seed' if seeds == 1 else f'up to {seeds} seeds'} each, "
         f"{summary['cells_finished']:,} runs; {summary['cells_failed']} failed. Made by "
         f"`{summary['command']}`."
     )
