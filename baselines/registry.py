@@ -129,11 +129,32 @@ def make_optimizer(
         return Recipe(adamw, LambdaLR(adamw, factor))
     if name == CROSS_VALIDATED:
         return _cross_validated(model, model_name, steps, data)
-    rival, settings = RIVALS[name.partition(":")[0]], None
-    if not _is_untuned(name):
-        found = read_tuned(RIVALS_FILE, RIVALS)
-        settings = tuned_settings(rival, model_name, steps, rows, found)
+    rival, settings = rival_settings(name, model_name, steps, rows)
     return build_rival(rival, model, settings, steps=steps, rows=rows)
+
+
+def rival_settings(
+    name: str, model_name: str, steps: int, rows: int
+) -> tuple[Rival, Mapping[str, Any]]:
+    """The rival that a name stands for, and the settings that it runs with.
+
+    Raises:
+        BaselineError: nothing is tuned for the model.
+    """
+    rival = RIVALS[name.partition(":")[0]]
+    if _is_untuned(name):
+        return rival, rival.defaults
+    found = read_tuned(RIVALS_FILE, RIVALS)
+    return rival, tuned_settings(rival, model_name, steps, rows, found)
+
+
+def rival_base(rival: Rival, settings: Settings) -> dict[str, Any]:
+    """What steps with the gradients of a rival that is a denoiser, as `make_base` takes it."""
+    return {
+        "name": _BASE_OF_RULE[str(rival.base)],
+        "lr": settings["lr"],
+        "weight_decay": settings["weight_decay"],
+    }
 
 
 def build_rival(
@@ -152,8 +173,7 @@ def build_rival(
     if rival.denoiser is not None:
         from denograd.optimizer import DenoGrad
 
-        arguments = {name: settings[name] for name in ("lr", "weight_decay")}
-        base = make_base(model, {"name": _BASE_OF_RULE[str(rival.base)], **arguments})
+        base = make_base(model, rival_base(rival, settings))
         optimizer = DenoGrad(
             base, rival.denoiser(settings), model=model, total_steps=steps, dataset_size=rows
         )

@@ -18,20 +18,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from denograd.baselines import registry
 from denograd.baselines.control import control_settings
 from denograd.baselines.cross_validation import TrainingRows, cross_validate_adamw
 from denograd.baselines.errors import BaselineError
 from denograd.baselines.registry import (
     CONTROL,
     CROSS_VALIDATED,
-    RIVALS,
     base_settings,
     denoiser_of,
+    rival_base,
+    rival_settings,
 )
 from denograd.baselines.rival import Rival, Settings, TwoStage, evaluating
 from denograd.baselines.schedules import schedule_factor
-from denograd.baselines.tuned import read_tuned, tuned_settings
 from denograd.denoisers import (
     Context,
     Denoised,
@@ -104,11 +103,7 @@ def stacked_run(
         return StackedDenoiser(with_base(episode, settings), IdentityDenoiser(), factor)
     if name == CROSS_VALIDATED:
         return _cross_validated(episode, model_name, data)
-    rival = RIVALS[name.partition(":")[0]]
-    if registry._is_untuned(name):
-        return start_rival(episode, rival, rival.defaults)
-    found = read_tuned(registry.RIVALS_FILE, RIVALS)  # type: ignore[attr-defined]
-    return start_rival(episode, rival, tuned_settings(rival, model_name, steps, rows, found))
+    return start_rival(episode, *rival_settings(name, model_name, steps, rows))
 
 
 def start_rival(episode: Episode, rival: Rival, settings: Settings) -> StackedRun:
@@ -121,11 +116,10 @@ def start_rival(episode: Episode, rival: Rival, settings: Settings) -> StackedRu
     """
     if rival.denoiser is None:
         return StackedRival(episode, rival, settings)
-    name = registry._BASE_OF_RULE[str(rival.base)]
-    base = {"name": name, "lr": settings["lr"], "weight_decay": settings["weight_decay"]}
     schedule = settings.get("schedule", "constant")
     factor = functools.partial(schedule_factor, schedule, total_steps=episode.steps)
-    return StackedDenoiser(with_base(episode, base), rival.denoiser(settings), factor)
+    base = with_base(episode, rival_base(rival, settings))
+    return StackedDenoiser(base, rival.denoiser(settings), factor)
 
 
 def with_base(episode: Episode, settings: Mapping[str, Any]) -> Episode:
@@ -233,10 +227,7 @@ class StackedRival:
         else:
             owned = [[nn.Parameter(p) for p in self._cut(run)] for run in self._flat]
             slopes = [part for run in self._slope for part in self._cut(run)]
-        self._slopes = [
-            (p, slope)
-            for p, slope in zip([p for group in owned for p in group], slopes, strict=True)
-        ]
+        self._slopes = list(zip([p for group in owned for p in group], slopes, strict=True))
         self._optimizers = [rival.build(group, settings, episode.steps) for group in owned]
         self._groups = [(g, g["lr"]) for o in self._optimizers for g in o.param_groups]
         schedule = settings.get("schedule", "constant")

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from _benchmark_page import LABELS
 from _page import around_figures
 
 from denograd.data import builtin_table
@@ -25,12 +26,6 @@ from denograd.evaluation import EvaluationConfig, evaluate
 
 TABLES = ("breast_cancer", "wine", "digits3")
 OPTIMIZERS = ("adamw", "adamw_default", "denograd:identity", "denograd")
-LABELS = {
-    "adamw": "AdamW, tuned (the control)",
-    "adamw_default": "AdamW, torch's defaults",
-    "denograd:identity": "AdamW, rate 0.01, no decay, untuned",
-    "denograd": "AdamW with DenoGrad, untuned",
-}
 
 
 def means(results: pd.DataFrame) -> str:

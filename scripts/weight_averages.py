@@ -10,59 +10,39 @@ each as a ratio to the last weights of the control; geometric means over tables,
 from __future__ import annotations
 
 import argparse
-import functools
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 from _development_tables import classification_tables
 from torch import Tensor
 
-from denograd.baselines import control_settings, schedule_factor
-from denograd.denoisers import Denoiser, IdentityDenoiser, read_card, resolve_denoiser
-from denograd.meta.engines import BatchedEngine
-from denograd.meta.engines._base import Schedule
+from denograd.baselines import CONTROL
+from denograd.baselines.stacked import stacked_run
 from denograd.meta.episode import Episode
 from denograd.meta.validation import MetaValidation
 
-STEPS = 200
-
 
 @torch.no_grad()
-def losses(
-    episode: Episode, denoiser: Denoiser, schedule: Schedule | None = None
-) -> dict[str, Tensor]:
+def losses(optimizer: str, model_name: str, episode: Episode) -> dict[str, Tensor]:
     """Held-out loss of each task, ``(T,)``, with the last and with averaged weights."""
-    engine = BatchedEngine()
-    state = engine.start(episode, denoiser)
-    exponential, half, counted = state.parameters, torch.zeros_like(state.parameters), 0
+    run = stacked_run(optimizer, episode, model_name=model_name)
+    last = exponential = episode.initial
+    half, counted = torch.zeros_like(last), 0
     for step in range(episode.steps):
-        state = engine.advance(episode, denoiser, state, graph=False, schedule=schedule)
-        exponential = exponential.lerp(state.parameters, 0.05)
-        if step >= episode.steps // 2:
-            counted += 1
-            half = half + (state.parameters - half) / counted
-    found = {"last": state.parameters, "exponential": exponential, "second half": half}
+        run.step()
+        with run.judged() as last:
+            exponential = exponential.lerp(last, 0.05)
+            if step >= episode.steps // 2:
+                counted += 1
+                half = half + (last - half) / counted
+    tasks, found = episode.tasks, {"last": last, "exponential": exponential, "second half": half}
     return {
-        name: engine.held_out_losses(episode, replace(state, parameters=weights))
+        name: episode.model.loss(
+            weights, tasks.x_test, tasks.y_test, tasks.feature_mask, tasks.class_mask
+        )
         for name, weights in found.items()
     }
-
-
-def control(name: str, rows: int, episode: Episode) -> dict[str, Tensor]:
-    """The same of the control."""
-    tuned = control_settings(name, STEPS, rows)
-    return losses(
-        replace(
-            episode,
-            learning_rate=torch.full_like(episode.learning_rate, tuned.lr),
-            weight_decay=tuned.weight_decay,
-            micro=1,
-        ),
-        IdentityDenoiser(),
-        functools.partial(schedule_factor, tuned.schedule, total_steps=STEPS),
-    )
 
 
 def main() -> None:
@@ -76,16 +56,13 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[16, 64, 256])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    spec = arguments.denoiser or "default"
-    denoiser, rate = resolve_denoiser(spec), float(read_card(spec)["training"]["base"]["lr"])
+    denoiser = f"denograd:{arguments.denoiser}" if arguments.denoiser else "denograd"
     tables = classification_tables(arguments.data, "meta_validation")
-    cells = MetaValidation(tables, arguments.models, rows=arguments.rows, steps=STEPS, seeds=1)
+    cells = MetaValidation(tables, arguments.models, rows=arguments.rows, seeds=1)
     logs: dict[tuple[str, int], dict[str, list[float]]] = {}
     for name, rows, episode in cells.cells:
-        theirs = control(name, rows, episode)
-        ours = losses(
-            replace(episode, learning_rate=torch.full_like(episode.learning_rate, rate)), denoiser
-        )
+        theirs = losses(CONTROL, name, episode)
+        ours = losses(denoiser, name, episode)
         cell = logs.setdefault((name, rows), {})
         for owner, found in (("control", theirs), ("denograd", ours)):
             for weights, values in found.items():
