@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _page import around_figures
+from _page import around_figures, markdown
 
 LABELS = {
     "adamw": "AdamW, tuned (the control)",
@@ -102,10 +102,7 @@ def by_group(summary: Mapping[str, Any], kind: str, title: str, labels: Mapping[
     """Ratio to the control, and share of cases won, in groups."""
     comparisons = summary["comparisons"]
     groups = list(next(iter(comparisons.values()))[kind])
-    lines = [
-        f"| {title} | " + " | ".join(LABELS.get(n, n) for n in comparisons) + " |",
-        "|---" * (len(comparisons) + 1) + "|",
-    ]
+    rows = []
     for group in groups:
         cells = []
         for found in comparisons.values():
@@ -115,8 +112,8 @@ def by_group(summary: Mapping[str, Any], kind: str, title: str, labels: Mapping[
                 if g["cases"]
                 else "-"
             )
-        lines.append(f"| {labels.get(group, group)} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        rows.append([labels.get(group, group), *cells])
+    return markdown([title, *(LABELS.get(n, n) for n in comparisons)], rows)
 
 
 def bars(found: Mapping[str, Any]) -> str:
@@ -136,9 +133,8 @@ def bars(found: Mapping[str, Any]) -> str:
         ("cost of a step, ratio (all seeds in one stack; by itself it is higher)", "-",
          g["step_cost_ratio"]),
     ]  # fmt: skip
-    lines = ["| DenoGrad against the control | wanted | measured |", "|---|---|---|"]
-    lines += [f"| {what} | {bar} | {_number(value)} |" for what, bar, value in rows]
-    return "\n".join(lines)
+    shown = [[what, bar, _number(value)] for what, bar, value in rows]
+    return markdown(["DenoGrad against the control", "wanted", "measured"], shown)
 
 
 def by_table(summary: Mapping[str, Any]) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from _page import around_figures
+from _page import around_figures, markdown
 from scipy.stats import wilcoxon
 
 COMMAND = (
@@ -78,11 +77,6 @@ def ranked(index: pd.Index) -> list[tuple[str, str]]:
     order = list(RIVALS)
     key = [(order.index(m) if m in RIVALS else 9, m, o != "denograd") for m, o in index]
     return [index[i] for i in sorted(range(len(index)), key=lambda i: key[i])]
-
-
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
 
 
 def by_data_set(lines: pd.DataFrame, value: str) -> pd.DataFrame:

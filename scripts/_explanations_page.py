@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
-from _page import around_figures
+from _page import around_figures, markdown
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -217,11 +217,6 @@ def gaps(cases: pd.DataFrame) -> Iterator[str]:
                     f"`{model}`, {ARMS[arm]}: {count.get(arm, 0)} of {own['dataset'].nunique()} "
                     "data sets are finished"
                 )
-
-
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
 
 
 def present(cases: pd.DataFrame) -> Iterator[tuple[str, list[str]]]:

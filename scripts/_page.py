@@ -1,7 +1,8 @@
-"""Pages with figures between markers, which scripts replace."""
+"""Tables in Markdown, and pages with figures between markers, which scripts replace."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -23,3 +24,9 @@ def around_figures(path: Path, name: str = "figures") -> tuple[str, str]:
     if text.count(begin) != 1 or text.count(end) != 1:
         raise SystemExit(f"{path}: it must hold {begin} and {end}, each once")
     return f"{text.split(begin)[0]}{begin}\n", f"\n{end}{text.split(end)[1]}"
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from _page import around_figures
+from _page import around_figures, markdown
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.stats import rankdata, spearmanr, t
@@ -180,11 +180,6 @@ def orthogonality(lines: pd.DataFrame) -> str:
         )
     head = ["data", "decorrelation alone, three weights", "without weight 10", "all arms"]
     return markdown([*head, "no term, seeds only"], rows)
-
-
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
 
 
 def draw(lines: pd.DataFrame, folder: Path, shares: Sequence[float]) -> None:

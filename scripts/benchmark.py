@@ -26,13 +26,13 @@ import warnings
 from pathlib import Path
 from typing import NamedTuple
 
-import pandas as pd
 from _benchmark_page import write_page, write_readme
+from _development_tables import KINDS
+from _fetch_list import LIST, read_list
 
 from denograd.data import Table, TableError, TableWarning, read_table
 from denograd.evaluation import Evaluation, EvaluationConfig, EvaluationError, evaluate
 
-LIST = Path(__file__).with_name("data_sets.csv")
 MODELS = ("soft_tree", "attention", "additive_net", "rule_net")
 
 
@@ -56,9 +56,8 @@ def held_out_tables(data: Path, split: str = "held_out") -> list[Table]:
     Raises:
         TableError: a table of the list is not there.
     """
-    listed = pd.read_csv(LIST)
-    chosen = listed[(listed["split"] == split) & listed["task"].isin(["binary", "multi"])]
-    missing = [file for file in chosen["file"] if not (data / file).exists()]
+    files = [d.file for d in read_list() if d.split == split and d.task in KINDS["classes"]]
+    missing = [file for file in files if not (data / file).exists()]
     if missing:
         raise TableError(
             f"{data}: {len(missing)} tables of {LIST.name} are missing, {missing[0]} first; get "
@@ -66,7 +65,7 @@ def held_out_tables(data: Path, split: str = "held_out") -> list[Table]:
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TableWarning)
-        return [read_table(data / file, "target") for file in chosen["file"]]
+        return [read_table(data / file, "target") for file in files]
 
 
 def run(name: str, arguments: argparse.Namespace) -> Evaluation:
