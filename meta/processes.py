@@ -46,6 +46,11 @@ class Processes:
         if int(os.environ.get("WORLD_SIZE", "1")) < 2:
             return cls()
         if not dist.is_initialized():
+            # Its functions take the group of the moment of their import as a default. Imported
+            # later (by torch.func, say) they would keep the group alive after `leave`, and with it
+            # threads that abort the process when they outlive the interpreter.
+            from torch.distributed import nn  # noqa: F401
+
             backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
             dist.init_process_group(backend, timeout=timedelta(minutes=minutes))
         return cls(dist.get_rank(), dist.get_world_size())
