@@ -44,9 +44,7 @@ def clean(
         ValueError: the denoiser returned tensors of the wrong shape.
     """
     layout = context.layout
-    finite = _finite(layout, [gradient.square(), noise, parameter.square()], [])
-    inside = layout.spread(finite)
-    seen, noise, parameter = (torch.where(inside, x, 0.0) for x in (gradient, noise, parameter))
+    finite, (seen, noise, parameter) = visible(layout, gradient, noise, parameter)
     result = denoiser(seen, noise, parameter, state, context)
     _check_shapes(denoiser, result, gradient, layout)
 
@@ -68,6 +66,15 @@ def clean(
     cleaned = torch.where(here, result.gradient, gradient) if changed else gradient
     used = Denoised(cleaned, gain, decay, kept, result.coefficients)
     return Cleaned(gradient, used, changed, ~fine)
+
+
+def visible(
+    layout: Layout, gradient: Tensor, noise: Tensor, parameter: Tensor
+) -> tuple[Tensor, list[Tensor]]:
+    """Which layers are finite, ``(L,)``, and the three ``(N,)`` with zeros in all others."""
+    finite = _finite(layout, [gradient.square(), noise, parameter.square()], [])
+    inside = layout.spread(finite)
+    return finite, [torch.where(inside, x, 0.0) for x in (gradient, noise, parameter)]
 
 
 def _finite(layout: Layout, elements: list[Tensor], layers: list[Tensor]) -> Tensor:

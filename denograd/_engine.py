@@ -93,24 +93,31 @@ class Engine:
         work = []
         for group in self._flat.of(active, known):
             gradient, before = group.join(gradients(group)), group.join(group.parameters)
-            if capture is None:
-                noise, noise_known = torch.zeros_like(gradient), torch.zeros_like(group.counts)
-            else:
-                records = capture.records(group.parameters)
-                noise, noise_known = noise_variance(gradient, group.layout, records)
-            context = Context(
-                layout=group.layout,
-                counts=group.counts,
-                noise_known=noise_known,
-                step=self._step_number(group),
-                total_steps=group.scalar(run.total_steps),
-                rows=group.scalar(run.dataset_size),
-                batch_size=group.scalar(0 if capture is None else capture.rows),
-            )
+            noise, context = self.observe(group, gradient, capture, run)
             denoiser = self._denoiser_for(group.device, group.dtype)
             cleaned = clean(denoiser, group.flipped(gradient), noise, before, group.state, context)
-            work.append(Work(group, before, noise_known, cleaned))
+            work.append(Work(group, before, context.noise_known, cleaned))
         return work
+
+    def observe(
+        self, group: FlatGroup, gradient: Tensor, capture: NoiseCapture | None, run: Run
+    ) -> tuple[Tensor, Context]:
+        """The noise of a group's gradient at this step, ``(N,)``, and what is known of the step."""
+        if capture is None:
+            noise, noise_known = torch.zeros_like(gradient), torch.zeros_like(group.counts)
+        else:
+            records = capture.records(group.parameters)
+            noise, noise_known = noise_variance(gradient, group.layout, records)
+        context = Context(
+            layout=group.layout,
+            counts=group.counts,
+            noise_known=noise_known,
+            step=self._step_number(group),
+            total_steps=group.scalar(run.total_steps),
+            rows=group.scalar(run.dataset_size),
+            batch_size=group.scalar(0 if capture is None else capture.rows),
+        )
+        return noise, context
 
     def write(self, work: Sequence[Work]) -> None:
         """Put the cleaned gradients into ``p.grad``, where they differ from the plain ones."""

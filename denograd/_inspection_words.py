@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 
 from denograd.inspection import MULTIPLIERS
 
+SIGNS = {1: "+", -1: "−", 0: "±"}  # noqa: RUF001 (a minus as wide as the plus)
+"""How a coefficient answers to more of a feature."""
+
 TOP = 3
 """Features that are named for a coefficient."""
 
@@ -198,6 +201,5 @@ def table_lines(found: Findings) -> list[str]:
 
 def moved_by(coefficient: Mapping[str, Any], most: int = TOP) -> str:
     """The features that move a coefficient most, with their signs."""
-    signs = {1: "+", -1: "−", 0: "±"}  # noqa: RUF001 (a minus as wide as the plus)
-    named = [f"{signs[f['sign']]} {f['words']}" for f in coefficient["features"][:most]]
+    named = [f"{SIGNS[f['sign']]} {f['words']}" for f in coefficient["features"][:most]]
     return "; ".join(named) or "none"

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from denograd.audit import AuditLog, Entry
 from denograd.denoisers import Denoiser, DenoiserFileError, resolve_denoiser
+from denograd.denoisers.wiener import NEUTRAL
 
 SNAPSHOTS, POINTS, MOVED = 60, 9, 16
 """Recorded steps to look at, points of a curve, and layers of a step that are moved."""
@@ -281,6 +282,4 @@ def _check(denoiser: Readable, entries: Sequence[Entry]) -> None:
 
 def neutral(coefficient: str) -> float:
     """The value at which a coefficient does nothing; 1 for a kappa, which is Wiener's own gain."""
-    from denograd.denoisers.wiener import NEUTRAL
-
     return NEUTRAL.get(coefficient, 1.0)

@@ -67,7 +67,6 @@ class AuditLog:
     def __init__(self, record_every: int = 0, keep: int | None = None) -> None:
         self._record_every = check_every("AuditLog: record_every", record_every)
         self._records: deque[list[Entry]] = deque()
-        self._keep: int | None = None
         self.keep = keep
 
     @property
@@ -82,7 +81,7 @@ class AuditLog:
     @property
     def keep(self) -> int | None:
         """How many records are kept, the newest; None keeps all."""
-        return self._keep
+        return self._records.maxlen
 
     @keep.setter
     def keep(self, value: int | None) -> None:
@@ -93,7 +92,6 @@ class AuditLog:
                 f"AuditLog: keep={value!r}; it must be a whole number of at least 1, or None to "
                 "keep every record"
             )
-        self._keep = value
         self._records = deque(self._records, maxlen=value)
 
     @property

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch.nn import functional as F
 
+from denograd._modes import evaluating
 from denograd._sensitivity import (
     MULTIPLIERS,
     InspectionError,
@@ -24,7 +25,7 @@ from denograd._sensitivity import (
     sensitivity,
 )
 from denograd.audit import AuditLog
-from denograd.denoisers import Denoiser
+from denograd.denoisers import Denoiser, resolve_denoiser
 
 __all__ = [
     "MODELS",
@@ -108,17 +109,23 @@ def reference_runs(
     for name, number in (("rows", rows), ("steps", steps), ("every", every)):
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:
             raise InspectionError(f"{name}={number!r}; it must be a whole number of at least 1")
+    from denograd.baselines.registry import base_settings
+
+    # Read once: a denoiser of the Hub could change between two trainings.
+    base = base_settings(str(denoiser) if isinstance(denoiser, (str, Path)) else "identity")
+    resolved = resolve_denoiser(denoiser)
     done = []
     for table in tables:
         for model in models:
-            done.append(_train(denoiser, table, model, rows, steps, every, seed))
+            done.append(_train(resolved, base, table, model, rows, steps, every, seed))
             if progress is not None:
                 progress(f"{table}, {model}")
     return done
 
 
 def _train(
-    spec: str | Path | Denoiser,
+    denoiser: Denoiser,
+    base: Mapping[str, Any],
     table_name: str,
     model_name: str,
     rows: int,
@@ -126,7 +133,7 @@ def _train(
     every: int,
     seed: int,
 ) -> Reference:
-    from denograd.baselines.registry import base_settings, make_base
+    from denograd.baselines.registry import make_base
     from denograd.data import Encoder, builtin_table, check_size, nested_split, plan_columns
     from denograd.evaluation.train import draw_batches, initial_model
     from denograd.optimizer import DenoGrad
@@ -146,10 +153,9 @@ def _train(
         model = initial_model(model_name, x.shape[1], len(table.classes), seed)
     except ValueError as error:
         raise InspectionError(str(error)) from error
-    named = str(spec) if isinstance(spec, (str, Path)) else "identity"
     optimizer = DenoGrad(
-        make_base(model, base_settings(named)),
-        spec,
+        make_base(model, base),
+        denoiser,
         model=model,
         total_steps=steps,
         dataset_size=rows,
@@ -157,11 +163,8 @@ def _train(
     )
 
     def loss_now() -> float:
-        model.eval()
-        with torch.no_grad():
-            loss = float(F.cross_entropy(model(x), y))
-        model.train()
-        return loss
+        with torch.no_grad(), evaluating(model):
+            return float(F.cross_entropy(model(x), y))
 
     before = loss_now()
     for batch in draw_batches(rows, steps, BATCH, seed):

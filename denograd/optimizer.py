@@ -314,7 +314,7 @@ class DenoGrad(Optimizer):
                 cleaned.result,
                 noise_known,
                 cleaned.fell_back,
-                seen=features_seen(self.denoiser, piece, self._capture, step, run),
+                seen=features_seen(self._engine, piece, self._capture, run),
                 block=block,
                 total_steps=run.total_steps,
             )

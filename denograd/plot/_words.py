@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
-
 FEATURES = {
     "log_fast_snr": "signal to noise, last ~10 gradients",
     "log_slow_snr": "signal to noise, last ~100 gradients",
@@ -106,8 +104,3 @@ def in_words(name: str) -> str:
         ("factor on the base optimizer's step", 'log of something new')
     """
     return FEATURES.get(name) or COEFFICIENTS.get(name) or name.replace("_", " ")
-
-
-def broken(text: str, width: int) -> str:
-    """A text in lines of at most ``width`` characters."""
-    return "\n".join(textwrap.wrap(text, width))

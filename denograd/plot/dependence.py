@@ -8,10 +8,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from denograd.estimators._plots import FONT, canvas, colour, tidy
+from denograd.estimators._plots import FONT, canvas, colour, tidy, wrapped
 from denograd.inspection import MULTIPLIERS, InspectionError, Sensitivity
 from denograd.plot._data import coefficient_axis, neutral_line
-from denograd.plot._words import broken, in_words
+from denograd.plot._words import in_words
 
 
 def dependence(
@@ -55,7 +55,7 @@ def dependence(
         for axes, feature in zip(line, features, strict=False):
             _draw(axes, found, name, feature)
         line[0].set_axis_on()
-        line[0].set_ylabel(broken(name.replace("_", " "), 16), fontsize=FONT, fontweight="bold")
+        line[0].set_ylabel(wrapped(name.replace("_", " "), 16), fontsize=FONT, fontweight="bold")
         coefficient_axis(line[0], name)
         for axes in line[1 : len(features)]:
             neutral_line(axes, name)
@@ -69,6 +69,6 @@ def _draw(axes: Axes, found: Sensitivity, name: str, feature: str) -> None:
     x = found.grid[f]
     axes.fill_between(x, low, high, color=colour(0), alpha=0.18, linewidth=0)
     axes.plot(x, mean, color=colour(0), linewidth=2)
-    axes.set_xlabel(broken(in_words(feature), 34), fontsize=FONT - 2)
+    axes.set_xlabel(wrapped(in_words(feature), 34), fontsize=FONT - 2)
     tidy(axes, grid="y")
     axes.tick_params(labelsize=FONT - 2)

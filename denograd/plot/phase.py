@@ -7,9 +7,9 @@ import math
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from denograd.estimators._plots import FONT, canvas, colour, shortened, tidy
+from denograd.estimators._plots import FONT, canvas, colour, shortened, tidy, wrapped
 from denograd.plot._data import Runs, Table, coefficient_axis, need_coefficients, table_of
-from denograd.plot._words import broken, in_words
+from denograd.plot._words import in_words
 
 MOST_LINES = 7
 """So many layers get a line each; more are shown by their median."""
@@ -32,6 +32,8 @@ def phase(runs: Runs, *, figure: Figure | SubFigure | None = None) -> Figure | S
     """
     table = table_of(runs)
     names = need_coefficients(table)
+    one = len(table.names) == 1 and not table.rows.duplicated(["step", "layer"]).any()
+    each = one and table.rows["layer"].nunique() <= MOST_LINES
     columns = min(3, len(names))
     lines = math.ceil(len(names) / columns)
     figure = canvas(figure, 3.6 * columns, 2.4 * lines + 0.5)
@@ -39,9 +41,9 @@ def phase(runs: Runs, *, figure: Figure | SubFigure | None = None) -> Figure | S
     for axes in panels.flat[len(names) :]:
         axes.set_axis_off()
     for axes, name in zip(panels.flat, names, strict=False):
-        _draw(axes, table, name)
+        _draw(axes, table, name, each)
         axes.set_title(name, fontsize=FONT, fontweight="bold", loc="left", pad=18)
-        axes.text(0, 1.02, broken(in_words(name), 44), transform=axes.transAxes,
+        axes.text(0, 1.02, wrapped(in_words(name), 44), transform=axes.transAxes,
                   fontsize=FONT - 2, va="bottom")  # fmt: skip
         tidy(axes, grid="y")
         coefficient_axis(axes, name)
@@ -54,9 +56,8 @@ def phase(runs: Runs, *, figure: Figure | SubFigure | None = None) -> Figure | S
     return figure
 
 
-def _draw(axes: Axes, table: Table, name: str) -> None:
-    one = len(table.names) == 1 and not table.rows.duplicated(["step", "layer"]).any()
-    each = one and table.rows["layer"].nunique() <= MOST_LINES
+def _draw(axes: Axes, table: Table, name: str, each: bool) -> None:
+    """Draw a coefficient, by layer if ``each`` layer gets a line of its own."""
     key = "layer" if each else "run"
     for number, (label, rows) in enumerate(table.rows.groupby(key, sort=False)):
         values = rows.groupby("time")[name]

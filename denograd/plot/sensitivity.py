@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure, SubFigure
 
+from denograd._inspection_words import SIGNS
 from denograd.estimators._plots import FONT, bar_scale, canvas, heat_map
 from denograd.inspection import Sensitivity
 from denograd.plot._words import in_words
-
-SIGNS = {1: "+", -1: "−", 0: "±"}  # noqa: RUF001 (a minus as wide as the plus)
 
 
 def sensitivity(
