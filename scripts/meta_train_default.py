@@ -45,12 +45,18 @@ def main() -> None:
     parser.add_argument("--curriculum", type=float, default=0.0, help="share of growing horizons")
     parser.add_argument("--validate-every", type=int, default=250, help="in meta-steps")
     parser.add_argument(
-        "--models", nargs="+", default=list(MODEL_NAMES), choices=KNOWN_MODELS, help="to train on"
+        "--models",
+        nargs="+",
+        default=list(MODEL_NAMES),
+        choices=KNOWN_MODELS,
+        help="to train on; one that is named twice is drawn twice as often",
     )
     parser.add_argument(
         "--kinds", nargs="+", default=["classes"], choices=KINDS, help="of tables to train on"
     )
     parser.add_argument("--max-features", type=int, default=56, help="of the widest tasks")
+    parser.add_argument("--rows", type=int, nargs=2, default=[16, 256], help="of training tasks")
+    parser.add_argument("--judge-rate", type=float, default=3e-3, help="of meta-validation's base")
     parser.add_argument("--from", dest="start", type=Path, help="weights to begin with")
     parser.add_argument("--resume", action="store_true")
     parser.add_argument(
@@ -68,6 +74,7 @@ def main() -> None:
     distribution = EpisodeDistribution(
         models=tuple(arguments.models),
         tasks=arguments.tasks,
+        rows=(arguments.rows[0], arguments.rows[1]),
         max_features=arguments.max_features,
         hide_noise=1.0 if ablation == "noise" else 0.15,
     )
@@ -92,6 +99,7 @@ def main() -> None:
             judging_models(arguments.models),
             seeds=1,
             noise=ablation != "noise",
+            learning_rate=arguments.judge_rate,
         ),
         card={
             "command": shlex.join(["python", *sys.argv]).replace(" --resume", ""),

@@ -54,6 +54,15 @@ def draw(model: str, steps: int, rows: int, count: int, family: TaskFamily, seed
     )
 
 
+def draw_settings(rng: np.random.Generator) -> tuple[float, float, str]:
+    """A random learning rate, decay and schedule."""
+    return (
+        log_uniform(rng, (1e-3, 2e-1)),
+        0.0 if rng.random() < 0.15 else log_uniform(rng, (1e-3, 3.0)),
+        str(rng.choice(["constant", "cosine", "linear"])),
+    )
+
+
 def score(episode: Episode, lr: float, decay: float, schedule: str) -> float:
     """The meta-loss that denoisers are trained to lower, at the end of training."""
 
@@ -73,14 +82,7 @@ def tune(model: str, steps: int, data: Path) -> list[dict[str, object]]:
     sources = classification_tables(data, "meta_train")
     family = MixedFamily([(PriorFamily(), 0.5), (TableFamily(sources), 0.5)])
     rng = np.random.default_rng([0, steps])
-    candidates = [
-        (
-            log_uniform(rng, (1e-3, 2e-1)),
-            0.0 if rng.random() < 0.15 else log_uniform(rng, (1e-3, 3.0)),
-            str(rng.choice(["constant", "cosine", "linear"])),
-        )
-        for _ in range(60)
-    ]
+    candidates = [draw_settings(rng) for _ in range(60)]
     found: list[dict[str, object]] = []
     for rows in SIZES:
         first = draw(model, steps, rows, 16, family, seed=101)
