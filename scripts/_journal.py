@@ -41,7 +41,7 @@ class LineJournal:
             raise SystemExit(f"{self.path}: has other columns; choose another folder")
         return frame
 
-    def append(self, row: dict[str, Any]) -> None:
-        """Write a line."""
+    def append(self, *rows: dict[str, Any]) -> None:
+        """Write lines."""
         with self.path.open("a", encoding="utf-8", newline="") as file:
-            csv.DictWriter(file, self.columns, lineterminator="\n").writerow(row)
+            csv.DictWriter(file, self.columns, lineterminator="\n").writerows(rows)
