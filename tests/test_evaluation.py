@@ -313,8 +313,11 @@ def test_a_killed_evaluation_goes_on_and_repeats_nothing(tmp_path: Path) -> None
 def test_a_folder_with_other_settings_is_refused(tmp_path: Path) -> None:
     tables = [builtin_table("wine")]
     quiet(tables, small_config(sizes=(16,), seeds=1), tmp_path)
-    with pytest.raises(OtherSettingsError, match=r"seeds was 1, now it is 2.*--restart"):
-        quiet(tables, small_config(sizes=(16,)), tmp_path)
+    with pytest.raises(OtherSettingsError, match=r"steps was 6, now it is 7.*--restart"):
+        quiet(tables, small_config(sizes=(16,), seeds=1, steps=7), tmp_path)
+    # Of another largest size, the test rows would be others.
+    with pytest.raises(OtherSettingsError, match=r"sizes was \[16\], now it is \[16, 32\]"):
+        quiet(tables, small_config(sizes=(16, 32), seeds=1), tmp_path)
     changed = Table("wine", tables[0].features + 1, tables[0].target)
     with pytest.raises(EvaluationError, match=r"tables\.wine was"):
         quiet([changed], small_config(sizes=(16,), seeds=1), tmp_path)
@@ -323,6 +326,24 @@ def test_a_folder_with_other_settings_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").unlink()
     with pytest.raises(EvaluationError, match=r"holds cells\.jsonl.*no config\.json"):
         quiet([changed], small_config(sizes=(16,), seeds=1), tmp_path)
+
+
+def test_a_folder_grows_by_seeds_models_optimizers_and_tables(tmp_path: Path) -> None:
+    wine, iris = builtin_table("wine"), builtin_table("iris")
+    first = small_config(sizes=(16,), seeds=1, models=("soft_tree",), optimizers=("adamw", "sgd"))
+    whole = small_config(sizes=(16,), seeds=3, optimizers=("adamw", "sgd", "denograd"))
+    assert quiet([wine], first, tmp_path / "grown").trained == 2
+    grown = quiet([iris, wine], whole, tmp_path / "grown")
+    at_once = quiet([iris, wine], whole, tmp_path / "at once")
+    assert (grown.trained, at_once.trained) == (len(at_once.results) - 2, len(at_once.results))
+    keys = list(Cell._fields)
+    both = [done.results.set_index(keys)["log_loss"] for done in (grown, at_once)]
+    pd.testing.assert_series_equal(*both, rtol=1e-3)
+    # A part of it is asked for: nothing runs, nothing is lost, and the report is of the part.
+    part = quiet([wine], first, tmp_path / "grown")
+    assert (part.trained, len(part.results)) == (0, 2)
+    assert part.summary["settings"]["seeds"] == 1
+    assert quiet([iris, wine], whole, tmp_path / "grown").trained == 0
 
 
 def test_restart_if_changed_keeps_what_is_the_same_or_of_other_tables(tmp_path: Path) -> None:
@@ -346,8 +367,9 @@ def test_restart_if_changed_keeps_what_is_the_same_or_of_other_tables(tmp_path: 
         # Whoever evaluated other tables there wants to keep that.
         with pytest.raises(OtherSettingsError, match="--restart"):
             again([builtin_table("iris")], config)
+        assert again([builtin_table("iris")], small_config(sizes=(16,), seeds=1, steps=7)).trained
     frame = pd.read_csv(tmp_path / "out" / "results.csv")
-    assert frame[["dataset", "steps"]].to_numpy().tolist() == [["wine", 7]] * 2
+    assert frame[["dataset", "steps"]].to_numpy().tolist() == [["iris", 7]] * 2
     (tmp_path / "out" / "config.json").write_text("[]")
     with pytest.raises(OtherSettingsError):
         quiet(tables, config, tmp_path / "out", restart="changed")

@@ -18,6 +18,7 @@ from typing import Any, Literal, TextIO
 from filelock import FileLock, Timeout
 
 from denograd.evaluation.config import EvaluationError, OtherSettingsError
+from denograd.evaluation.joining import joined
 from denograd.evaluation.metrics import METRICS
 from denograd.evaluation.regression_metrics import REGRESSION_METRICS
 from denograd.evaluation.train import Cell, CellResult
@@ -92,7 +93,8 @@ class Journal:
     Args:
         folder: made if it is missing.
         settings: everything that the cells depend on, as plain JSON; the ``task`` decides
-            the columns.
+            the columns. Those of the folder may have other cells beside, see
+            `denograd.evaluation.joining`.
         restart: when to throw away what an earlier evaluation left in the folder.
 
     Attributes:
@@ -177,7 +179,10 @@ class Journal:
             raise EvaluationError(
                 f"{path}: it is damaged ({error}); choose another folder, or --restart"
             ) from error
-        if before == settings:
+        both = joined(before, settings)
+        if both is not None:
+            if both != before:
+                self.write_json("config.json", both)
             return
         difference = _difference(before, settings)
         if restart != "changed" or _tables(before) != _tables(settings):

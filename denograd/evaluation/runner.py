@@ -65,8 +65,9 @@ def evaluate(
     """Train and score every combination of table, model, optimizer, size and seed.
 
     Writes ``results.csv``, ``summary.json``, ``report.html``, learning curves as PNG and, if
-    cells failed, ``errors.csv``. Called again for the same folder and settings it runs only what is
-    missing. A size that a table is too small for is left out with a note.
+    cells failed, ``errors.csv``. Called again for the same folder it runs only what is missing, be
+    it what a kill left undone or seeds, models, optimizers and tables that are new; the report is
+    of what is asked for. A size that a table is too small for is left out with a note.
 
     Args:
         tables: of different names.
