@@ -21,6 +21,7 @@ from denograd.baselines import CONTROL
 from denograd.data import Table, builtin_table, plan_columns
 from denograd.evaluation import (
     Cell,
+    CellData,
     Evaluation,
     EvaluationConfig,
     EvaluationError,
@@ -142,6 +143,22 @@ def test_rows_that_cannot_be_encoded_are_a_failed_cell(tmp_path: Path) -> None:
     assert done.errors
     assert len(done.errors) + len(done.results) == 4
     assert all("every column is constant" in message for _, message in done.errors)
+
+
+def test_rows_are_encoded_once_for_all_models_and_optimizers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded: list[tuple[str, int]] = []
+    real = running_units.encode
+
+    def counting(table: Table, plan: Any, train: Any, test: Any) -> CellData:
+        encoded.append((table.name, len(train)))
+        return real(table, plan, train, test)
+
+    monkeypatch.setattr(running_units, "encode", counting)
+    done = run(config_of(sizes=(16, 32), seeds=2), tmp_path)
+    assert len(done.results) > len(encoded)
+    assert sorted(encoded) == [("wine", 16)] * 2 + [("wine", 32)] * 2
 
 
 @pytest.mark.slow

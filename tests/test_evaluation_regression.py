@@ -27,7 +27,7 @@ from denograd.evaluation import (
     summarise,
     verdict,
 )
-from denograd.evaluation.running_units import Source
+from denograd.evaluation.running_units import encode
 from denograd.evaluation.stacked import train_stack
 from denograd.evaluation.train import Cell, CellData, initial_model, train_cell
 from denograd.meta.batched import BatchedModel
@@ -38,11 +38,7 @@ from denograd.models.registry import make_model
 def cell_data(size: int, seed: int) -> CellData:
     table = builtin_table("diabetes")
     split = table.split([size], seed)
-    train, test = split.train[size], split.test
-    frame, plan = table.features, plan_columns(table)
-    return Source(
-        plan, frame.iloc[train], frame.iloc[test], table.y[train], table.y[test], None
-    ).encoded()
+    return encode(table, plan_columns(table), split.train[size], split.test)
 
 
 def test_targets_are_standardised_by_training_rows() -> None:

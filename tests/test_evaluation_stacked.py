@@ -29,7 +29,7 @@ from denograd.evaluation import (
     stacked,
     train_cell,
 )
-from denograd.evaluation.running_units import Source, columns_of, group_cells
+from denograd.evaluation.running_units import columns_of, encode, group_cells
 from denograd.evaluation.stacked import train_stack
 from denograd.evaluation.train import draw_batches, initial_model
 from denograd.models.registry import KNOWN_MODELS
@@ -363,8 +363,8 @@ def test_importance_is_of_columns_and_sums_their_features() -> None:
     frame.loc[::7, "x"] = np.nan
     plan = ColumnPlan(("x", "y"), ("c", "c=a"), {"when": None})
     codes = np.arange(60) % 2
-    source = Source(plan, frame[:40], frame[40:], codes[:40], codes[40:], 2)
-    data = source.encoded()
+    table = Table("d", frame, pd.Series(codes))
+    data = encode(table, plan, np.arange(40), np.arange(40, 60))
     names = Encoder(plan).fit(frame[:40]).feature_names_
     columns = ("x", "y", "when", "c", "c=a")
     owners = {name: columns[i] for name, i in zip(names, columns_of(names, plan), strict=True)}

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import pandas as pd
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -20,48 +19,17 @@ from denograd.evaluation.stacked import train_stack
 from denograd.evaluation.train import Cell, CellData, CellResult, cell_result, train_cell
 
 
-@dataclass(frozen=True)
-class Source:
-    """The rows of a cell, not yet encoded: that is left to the worker.
-
-    ``n_classes`` is None for a measured target, which ``y_train`` and ``y_test`` hold as it is.
-    """
-
-    plan: ColumnPlan
-    train: pd.DataFrame
-    test: pd.DataFrame
-    y_train: NDArray[Any]
-    y_test: NDArray[Any]
-    n_classes: int | None
-
-    def encoded(self) -> CellData:
-        """The rows as a model sees them, by an encoder fitted to the training rows."""
-        encoder = Encoder(self.plan).fit(self.train)
-        columns = [*self.plan.numeric, *self.plan.date, *self.plan.category]
-        scale = TargetScale.fit(self.y_train) if self.n_classes is None else None
-        return CellData(
-            encoder.transform(self.train),
-            self.y_train if scale is None else scale.standardise(self.y_train),
-            encoder.transform(self.test),
-            self.y_test if scale is None else scale.standardise(self.y_test),
-            self.n_classes,
-            columns_of(encoder.feature_names_, self.plan),
-            len(columns),
-            scale,
-        )
-
-
 class Unit(NamedTuple):
     """Cells that one worker takes, with their rows.
 
     Attributes:
         cells: more than one only if they differ in nothing but the seed.
-        sources: the rows of each.
+        data: the encoded rows of each, or a message that says why there are none.
         config: of the evaluation.
     """
 
     cells: tuple[Cell, ...]
-    sources: tuple[Source, ...]
+    data: tuple[CellData | str, ...]
     config: EvaluationConfig
 
 
@@ -101,26 +69,51 @@ def cut_units(
     groups: Iterable[tuple[Cell, ...]],
     config: EvaluationConfig,
 ) -> Iterator[Unit]:
-    """The units, their rows cut when their turn comes; split once a table and seed."""
+    """The units, their rows cut when their turn comes.
+
+    A table is split once a seed. Rows are encoded once for all models and optimizers as long as
+    the groups of a table and size follow each other.
+    """
     splits: dict[tuple[str, int], Split] = {}
+    encoded: dict[int, CellData | str] = {}
+    before = ("", 0)
     for cells in groups:
-        sources = []
-        for cell in cells:
-            table, key = tables[cell.dataset], (cell.dataset, cell.seed)
-            if key not in splits:
-                splits[key] = table.split(sizes[cell.dataset], cell.seed)
-            train, test = splits[key].train[cell.n_train], splits[key].test
-            sources.append(
-                Source(
-                    plans[cell.dataset],
-                    table.features.iloc[train],
-                    table.features.iloc[test],
-                    table.y[train],
-                    table.y[test],
-                    table.n_classes,
-                )
-            )
-        yield Unit(cells, tuple(sources), config)
+        name, size = place = (cells[0].dataset, cells[0].n_train)
+        if place != before:
+            encoded, before = {}, place
+        for seed in (cell.seed for cell in cells if cell.seed not in encoded):
+            if (name, seed) not in splits:
+                splits[name, seed] = tables[name].split(sizes[name], seed)
+            split = splits[name, seed]
+            try:
+                encoded[seed] = encode(tables[name], plans[name], split.train[size], split.test)
+            except Exception as error:  # noqa: BLE001 (one bad draw must not stop the others)
+                encoded[seed] = _message(error)
+        yield Unit(cells, tuple(encoded[cell.seed] for cell in cells), config)
+
+
+def encode(
+    table: Table, plan: ColumnPlan, train: NDArray[np.int64], test: NDArray[np.int64]
+) -> CellData:
+    """Rows as a model sees them, by an encoder that is fitted to the training rows."""
+    encoder = Encoder(plan).fit(table.features.iloc[train])
+    columns = [*plan.numeric, *plan.date, *plan.category]
+    y_train, y_test = table.y[train], table.y[test]
+    scale = TargetScale.fit(y_train) if table.n_classes is None else None
+    return CellData(
+        encoder.transform(table.features.iloc[train]),
+        y_train if scale is None else scale.standardise(y_train),
+        encoder.transform(table.features.iloc[test]),
+        y_test if scale is None else scale.standardise(y_test),
+        table.n_classes,
+        columns_of(encoder.feature_names_, plan),
+        len(columns),
+        scale,
+    )
+
+
+def _message(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def run_unit(unit: Unit) -> Outcome:
@@ -129,14 +122,25 @@ def run_unit(unit: Unit) -> Outcome:
     # Models this small are several times slower on several threads.
     torch.set_num_threads(1)
     try:
-        return _run(unit.cells, unit.sources, unit.config)
+        return _run(unit.cells, unit.data, unit.config)
     finally:
         torch.set_num_threads(threads)
 
 
-def _run(cells: Sequence[Cell], sources: Sequence[Source], config: EvaluationConfig) -> Outcome:
+def _run(
+    cells: Sequence[Cell], data: Sequence[CellData | str], config: EvaluationConfig
+) -> Outcome:
+    pairs = list(zip(cells, data, strict=True))
+    known = {cell: rows for cell, rows in pairs if not isinstance(rows, str)}
+    failed = [(cell, rows) for cell, rows in pairs if isinstance(rows, str)]
+    done = _run_encoded(list(known), list(known.values()), config) if known else Outcome([], [])
+    return Outcome([*done.cells, *failed], done.notes)
+
+
+def _run_encoded(
+    cells: Sequence[Cell], data: Sequence[CellData], config: EvaluationConfig
+) -> Outcome:
     try:
-        data = [source.encoded() for source in sources]
         if cells[0].optimizer == FIT:
             fitted = [fit_context(cell, rows) for cell, rows in zip(cells, data, strict=True)]
             return Outcome(list(zip(cells, fitted, strict=True)), [])
@@ -147,9 +151,9 @@ def _run(cells: Sequence[Cell], sources: Sequence[Source], config: EvaluationCon
         return Outcome(list(zip(cells, done.results, strict=True)), done.notes)
     except Exception as error:  # noqa: BLE001 (one bad cell must not stop the others)
         if len(cells) == 1:
-            return Outcome([(cells[0], f"{type(error).__name__}: {error}")], [])
+            return Outcome([(cells[0], _message(error))], [])
     # One of them is to blame; the others must not be lost with it.
-    alone = [_run((c,), (s,), config) for c, s in zip(cells, sources, strict=True)]
+    alone = [_run_encoded([c], [d], config) for c, d in zip(cells, data, strict=True)]
     return Outcome([pair for a in alone for pair in a.cells], [n for a in alone for n in a.notes])
 
 

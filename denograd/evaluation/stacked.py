@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from denograd.baselines.stacked import NotStackable, StackedRun, stacked_run
 from denograd.evaluation.train import (
@@ -116,7 +117,7 @@ def _episode(
     batch_size: int,
 ) -> Episode:
     """The runs as the engines take them; what it says of the optimizer is replaced later."""
-    initial = torch.stack([_flat(model) for model in models])
+    initial = torch.stack([parameters_to_vector(model.parameters()).detach() for model in models])
     tasks = TaskBatch.stack(
         [
             Task(str(cell.seed), d.x_train, d.y_train, d.x_test, d.y_test, d.n_classes)
@@ -185,7 +186,8 @@ def _run(
         scores = torch.cat(list(_scores(episode, flat, tasks.x_test)), dim=1)
         predicted = predictions(scores, data[0].n_classes)
         for model, weights in zip(models, flat, strict=True):
-            _load(model, weights)
+            # A copy, or all models would share their memory with the stack.
+            vector_to_parameters(weights.clone(), model.parameters())
     results = []
     for i, (cell, rows, model) in enumerate(zip(cells, data, models, strict=True)):
         own = predicted[i, : len(rows.y_test)] if finite[i] else None
@@ -206,13 +208,3 @@ def _losses(episode: Episode, flat: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """Mean loss of each run, ``(T,)``; padded rows do not count."""
     losses, counts = row_losses(torch.cat(list(_scores(episode, flat, x)), dim=1), y)
     return losses.sum(1) / counts.sum(1)
-
-
-def _flat(model: TabularModel) -> Tensor:
-    return torch.cat([p.detach().flatten() for p in model.parameters()])
-
-
-def _load(model: TabularModel, weights: Tensor) -> None:
-    sizes = [p.numel() for p in model.parameters()]
-    for p, part in zip(model.parameters(), weights.split(sizes), strict=True):
-        p.copy_(part.view_as(p))
