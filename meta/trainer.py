@@ -26,7 +26,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from denograd.denoisers import WienerDenoiser, save_denoiser
 from denograd.meta.combine import Combined, combine, usual_norm
-from denograd.meta.engines import ENGINES, Engine
+from denograd.meta.engines import ENGINES, BatchedEngine, Engine
 from denograd.meta.episode import Episode, EpisodeDistribution, draw_episode
 from denograd.meta.estimators import ESTIMATORS, Estimator, MetaLoss
 from denograd.meta.family import TaskFamily
@@ -57,6 +57,8 @@ class TrainerConfig:
         estimator: of the meta-gradient: ``truncated``, ``full``, ``es`` or ``pes``.
         sigma, pairs: of the perturbations, for ``es`` and ``pes``.
         engine: that runs the inner loop.
+        second_order: whether the meta-gradient goes through the gradients of the inner loop,
+            too; see `BatchedEngine`.
         truncation: where unrolls are cut.
         curriculum: how horizons grow.
         explosion: a task whose gradient exceeds this many times the usual norm is left out
@@ -81,6 +83,7 @@ class TrainerConfig:
     sigma: float = 0.02
     pairs: int = 1
     engine: str = "batched"
+    second_order: bool = True
     truncation: Truncation = field(default_factory=Truncation)
     curriculum: Curriculum = field(default_factory=Curriculum)
     explosion: float = 8.0
@@ -130,11 +133,17 @@ class TrainerConfig:
         """The engine that is named.
 
         Raises:
-            MetaTrainingError: no engine has this name.
+            MetaTrainingError: no engine has this name, or it knows no first order.
         """
         if self.engine not in ENGINES:
             raise MetaTrainingError(f"engine={self.engine!r}; use one of {', '.join(ENGINES)}")
-        return ENGINES[self.engine]()
+        if self.second_order:
+            return ENGINES[self.engine]()
+        if self.engine != BatchedEngine.name:
+            raise MetaTrainingError(
+                f"second_order=False with engine={self.engine!r}; only {BatchedEngine.name!r} can"
+            )
+        return BatchedEngine(second_order=False)
 
 
 @dataclass

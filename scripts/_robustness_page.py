@@ -61,15 +61,16 @@ def _scales(part: pd.DataFrame) -> str:
 
 
 def _large(part: pd.DataFrame) -> str:
+    """Each run's log loss, as it is and over that of the best AdamW."""
     lines = []
-    for (model, dataset), group in part.groupby(["model", "dataset"], sort=False):
-        ours = group[group["optimizer"] == "denograd"]
-        theirs = group[group["optimizer"] == "adamw"].sort_values("log")
-        if ours.empty or theirs.empty:
-            continue
-        best, own = theirs.iloc[0], ours.iloc[0]
-        name, rows = dataset.split("__", 1)[1].replace("__", "/"), f"{best['rows']:,}"
-        losses = (f"{own['log_loss']:.4f}", f"{best['log_loss']:.4f} ({best['setting']})")
-        lines.append([model, name, rows, *losses, f"{math.exp(own['log'] - best['log']):.3f}"])
-    head = ["model", "table", "training rows", "DenoGrad", "best AdamW (its rate)", "ratio"]
-    return "## A million parameters\n\n" + markdown(head, lines)
+    for model, group in part.groupby("model", sort=False):
+        best = group["log"][group["optimizer"] == "adamw"].min()
+        for run in group.sort_values(["optimizer", "setting"], ascending=False).itertuples():
+            owner = "DenoGrad around AdamW" if run.optimizer == "denograd" else "AdamW, cosine"
+            shown = f"{run.log_loss:.4f}" if run.log_loss < 100 else f"{run.log_loss:.3g}"
+            ratio = f"{math.exp(run.log - best):.3f}" + (" (diverged)" if run.bad else "")
+            lines.append([model, owner, str(run.setting), shown, ratio])
+    rows = int(part["rows"].iloc[0])
+    title = f"## A million parameters\n\n{rows:,} training rows, 5,000 steps, one seed.\n\n"
+    head = ["model", "optimizer", "rate", "test log loss", "ratio to the best AdamW"]
+    return title + markdown(head, lines)

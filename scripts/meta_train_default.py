@@ -11,6 +11,7 @@ killed, it goes on with `--resume`.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import shlex
 import sys
@@ -22,6 +23,7 @@ from _development_tables import KINDS, SHOWN_BY_DEMO, classification_tables
 
 from denograd.denoisers import WienerDenoiser, load_denoiser
 from denograd.meta.episode import EpisodeDistribution
+from denograd.meta.estimators import MetaLoss
 from denograd.meta.family import MixedFamily, PriorFamily, TableFamily
 from denograd.meta.horizon import Curriculum, Truncation
 from denograd.meta.trainer import MetaTrainer, Progress, TrainerConfig
@@ -58,6 +60,16 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs=2, default=[16, 256], help="of training tasks")
     parser.add_argument("--judge-rate", type=float, default=3e-3, help="of meta-validation's base")
     parser.add_argument("--from", dest="start", type=Path, help="weights to begin with")
+    parser.add_argument(
+        "--first-order", action="store_true", help="leave out second derivatives of inner losses"
+    )
+    parser.add_argument("--loss-clip", type=float, default=4.0, help="of the meta-loss")
+    parser.add_argument(
+        "--linear-above", type=float, default=math.inf, help="of the meta-loss, in blind guesses"
+    )
+    parser.add_argument(
+        "--explosion", type=float, default=8.0, help="norms of a task that is left out"
+    )
     parser.add_argument("--resume", action="store_true")
     parser.add_argument(
         "--ablate",
@@ -86,6 +98,8 @@ def main() -> None:
         learning_rate=arguments.learning_rate,
         truncation=Truncation((arguments.window[0], arguments.window[1])),
         curriculum=Curriculum(full_at=arguments.curriculum),
+        second_order=not arguments.first_order,
+        explosion=arguments.explosion,
         pooled=ablation != "pooling",
         disabled=WienerDenoiser.PARTS.get(ablation or "", ()),
     )
@@ -94,6 +108,7 @@ def main() -> None:
         distribution,
         config,
         arguments.out,
+        loss=MetaLoss(clip=arguments.loss_clip, linear_above=arguments.linear_above),
         validation=MetaValidation(
             validate,
             judging_models(arguments.models),

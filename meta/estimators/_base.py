@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,19 +26,25 @@ class MetaLoss:
     Args:
         floor: in nats.
         clip: in units of the loss of guessing.
+        linear_above: in the same units; from here on the logarithm goes on along its tangent, so
+            that over-confidence costs in proportion to the loss. Infinity: nowhere.
         final: weight of the end of the inner loop; each point along the path weighs 1.
         every: inner steps between points along the path, roughly.
     """
 
     floor: float = 0.25
     clip: float = 4.0
+    linear_above: float = math.inf
     final: float = 6.0
     every: int = 30
 
     def __call__(self, losses: Tensor, classes: Tensor) -> Tensor:
         """``(T,)`` losses in nats to ``(T,)``; ``classes`` are the tasks' class counts."""
-        limit = self.clip * torch.log(classes.to(losses.dtype))
-        return torch.log(torch.minimum(losses, limit) + self.floor)
+        guess = torch.log(classes.to(losses.dtype))
+        losses = torch.minimum(losses, self.clip * guess)
+        knee = self.linear_above * guess
+        below = torch.log(torch.minimum(losses, knee) + self.floor)
+        return below + (losses - knee).clamp_min(0) / (knee + self.floor)
 
     def shares(self, steps: int) -> dict[int, float]:
         """Numbers of steps done at which the loss is taken, and what each weighs; sum 1."""
