@@ -350,6 +350,14 @@ def test_the_other_tables_have_the_numbers_of_the_summary(full: Results) -> None
     convergence = values_of(root.one("convergence").all("table")[0])
     groups = [*comparisons["lion"]["by_size"].values(), comparisons["lion"]["overall"]]
     assert convergence["lion"] == [group["steps_ratio"] for group in groups]
+    soon = values_of(root.one("convergence").all("table")[1])
+    seconds = [
+        [case["optimizers"][name]["seconds_to_reference"] for name in ("denograd", "adamw")]
+        for case in summary["cases"]
+    ]
+    ratios = [own / other for own, other in seconds if own is not None and other is not None]
+    assert len(ratios) > 10
+    assert soon["denograd"] == [pytest.approx(math.prod(ratios) ** (1 / len(ratios)))]
 
     calibration = values_of(root.one("calibration").all("table")[0])
     brier = [case["optimizers"]["denograd"]["brier"] for case in summary["cases"]]
@@ -591,6 +599,22 @@ def test_the_terminal_takes_names_as_they_are() -> None:
     assert "denograd:[i]y" in text
 
 
+def test_of_many_optimizers_the_foremost_are_shown() -> None:
+    others = {f"o{number}": 0.1 * number for number in (8, 3, 7, 1, 6, 2, 5, 4)}
+    effects = {"adamw": 0.0, **others, "denograd": 0.9, "denograd:mine": 0.95}
+    summary, runs = results_of(named(2), effects, models=("m",), sizes=(16,), seeds=1, noise=0.0)
+    # Of eight lines: the reference, denograd's two, and the five best, in the order of the names.
+    legend = read(render(summary, runs, [])).one("curves").all("ul")[0]
+    shown = [entry.text.strip() for entry in legend.all("li")]
+    assert shown == ["adamw", "denograd", "denograd:mine", "o3", "o1", "o2", "o5", "o4"]
+    console = Console(width=200, record=True, file=io.StringIO())
+    table = results_table(summary)
+    console.print(table)
+    columns = [str(column.header).partition("\n")[2] for column in table.columns]
+    assert [name for name in columns if name] == 2 * ["adamw", "o1", "denograd", "denograd:mine"]
+    assert "7 more optimizers are in the report" in console.export_text()
+
+
 def test_shared_seconds_are_said_to_be_shared() -> None:
     summary, runs = results_of(named(7), {"adamw": 0.0, "adamw_cv": 0.0, "denograd": -0.1})
     page = render(summary, runs, [])
@@ -620,8 +644,9 @@ def test_what_is_missing_is_left_out_with_a_reason() -> None:
                for group in comparison[key].values()]  # fmt: skip
     for group in groups:
         group |= dict.fromkeys(
-            ("ratio_interval", "steps_ratio", "reached", "consistency", "consistency_reference",
-             "step_cost_ratio", "deviation_ratio", "accuracy", "accuracy_reference")
+            ("ratio_interval", "steps_ratio", "seconds_ratio", "reached", "consistency",
+             "consistency_reference", "step_cost_ratio", "deviation_ratio", "accuracy",
+             "accuracy_reference")
         )  # fmt: skip
     comparison["tests"] |= {"wilcoxon": None, "bayes": None}
     without = {cell: CellResult(result.row, {}) for cell, result in runs.items()}
@@ -730,6 +755,28 @@ def test_runs_that_diverged_are_not_averaged(full: Results, tmp_path: Path) -> N
     pictures = plot_curves(small, list(summary["settings"]["optimizers"]), tmp_path)
     pictures += plot_ratios(summary, tmp_path)
     assert [path.name for path in pictures] == ["curves_table_0.png", "ratios.png"]
+
+
+def test_pictures_leave_out_diverged_runs_and_models_without_curves(tmp_path: Path) -> None:
+    effects = {"adamw": 0.0, "sgd": 0.3}
+    _, runs = results_of(["a", "b"], effects, models=("m",), context=True)
+    # On one data set nothing lasted, on the other one size of one optimizer did not.
+    for cell, result in runs.items():
+        if cell.dataset == "b" or (cell.optimizer, cell.n_train) == ("sgd", 64):
+            runs[cell] = CellResult({**result.row, "diverged": 1}, result.curve)
+    lasted = {
+        cell: result
+        for cell, result in runs.items()
+        if cell.optimizer != "fit" and not result.diverged
+    }
+    pictures = []
+    for number, drawn in enumerate((runs, lasted)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        files = plot_curves(drawn, list(effects), folder)
+        assert [path.name for path in files] == ["curves_a.png"]
+        pictures.append(files[0].read_bytes())
+    assert pictures[0] == pictures[1]
 
 
 @given(st.floats(1e-3, 1e3), st.floats(1.05, 1e4))

@@ -16,6 +16,16 @@ from denograd.evaluation.critical_difference import critical_difference
 Case = Mapping[str, Any]
 
 
+def case_name(case: Case) -> str:
+    """A case as it is written.
+
+    Example:
+        >>> case_name({"dataset": "wine", "model": "soft_tree", "n_train": 32})
+        'wine, soft_tree, 32 rows'
+    """
+    return f"{case['dataset']}, {case['model']}, {case['n_train']} rows"
+
+
 def compare(cases: Sequence[Case], name: str, reference: str) -> dict[str, Any]:
     """One optimizer against the reference: ``overall``, in groups, and tests.
 
@@ -113,7 +123,7 @@ def _against(cases: Sequence[Case], name: str, reference: str) -> dict[str, Any]
         "train_seconds": _mean(own, "train_seconds"),
         "train_seconds_reference": _mean(other, "train_seconds"),
         "worst_ratio": float(ratios.max()),
-        "worst_case": f"{worst['dataset']}, {worst['model']}, {worst['n_train']} rows",
+        "worst_case": case_name(worst),
         "deviation_ratio": _mean_ratio(own, other, f"{loss}_deviation"),
         "worst_seed_ratio": _mean_ratio(own, other, f"{loss}_worst"),
         "steps_ratio": _mean_ratio(own, other, "steps_to_reference"),

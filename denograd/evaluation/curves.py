@@ -87,7 +87,8 @@ def plot_curves(
     dashed lines the mean training loss. Runs that diverged are left out.
 
     Args:
-        finished: cells with their curves.
+        finished: cells with their curves; those without one, as of models outside torch, are
+            left out.
         optimizers: in the order of their colours.
         folder: where to write ``curves_DATASET.png``; what files are not named by becomes
             ``_`` there, and a name that is taken then gets a number.
@@ -96,8 +97,7 @@ def plot_curves(
         the files.
     """
     files: list[Path] = []
-    # Models outside torch have no curve.
-    drawn = {cell: result for cell, result in finished.items() if result.curve}
+    drawn = {c: result for c, result in finished.items() if result.curve and not result.diverged}
     measured = any("rmse" in result.row for result in drawn.values())
     ylabel = "squared error (standardised)" if measured else "log loss (nats)"
     for dataset in dict.fromkeys(cell.dataset for cell in drawn):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,13 +9,11 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table as RichTable
 
-from denograd.evaluation.cases import FIT
 from denograd.evaluation.html.words import (
     caveats,
     first_verdicts,
-    is_own,
+    foremost,
     loss_of,
-    rivals,
     verdicts,
 )
 from denograd.evaluation.names import short_names
@@ -36,10 +33,13 @@ def results_table(summary: Mapping[str, Any]) -> RichTable:
         summary: of an evaluation in which at least one case is finished.
     """
     cases = summary["cases"]
-    every = [name for name in summary["settings"]["optimizers"] if name != FIT]
+    every = list(summary["settings"]["optimizers"])
     # A name in square brackets is no markup.
     short = {name: escape(written) for name, written in short_names(every).items()}
-    optimizers = _with_columns(summary, every)
+    optimizers = every
+    if len(every) > _MOST:
+        kept = foremost(summary, _MOST)
+        optimizers = [name for name in every if name in kept]
     loss, written = loss_of(summary)
     second = "accuracy" if loss == "log_loss" else "r2"
     unit = " in nats" if loss == "log_loss" else ""
@@ -80,18 +80,6 @@ def results_table(summary: Mapping[str, Any]) -> RichTable:
             short[case["winner"]],
         )
     return table
-
-
-def _with_columns(summary: Mapping[str, Any], optimizers: list[str]) -> list[str]:
-    """The reference, denograd's and the best others, in the order they were named."""
-    comparisons = summary["comparisons"]
-
-    def rank(name: str) -> tuple[bool, float]:
-        found = comparisons[name]["overall"]
-        return not is_own(name), found.get("log_loss_ratio", math.inf)
-
-    kept = [summary["reference"], *sorted(rivals(summary), key=rank)][:_MOST]
-    return [name for name in optimizers if name in kept or len(optimizers) <= _MOST]
 
 
 def verdict(summary: Mapping[str, Any]) -> list[str]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -184,7 +183,10 @@ def _panel(
 
 
 def _points(
-    steps: NDArray[np.float64], values: NDArray[np.float64], across: Any, vertical: svg.LogScale
+    steps: NDArray[np.float64],
+    values: NDArray[np.float64],
+    across: Callable[[float], float],
+    vertical: Callable[[float], float],
 ) -> list[tuple[float, float]]:
     return [
         (across(float(step)), vertical(float(value)))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from denograd.baselines import CROSS_VALIDATED
+from denograd.evaluation.comparisons import case_name
 from denograd.evaluation.html import parts
 from denograd.evaluation.html.parts import Fold, Grid, Part, Row, Section, Text, Value
 from denograd.evaluation.html.words import in_stacks, loss_of, names, rivals
@@ -36,10 +37,7 @@ def metric_value(name: str, value: float | None) -> Value:
 def metric_names(summary: Mapping[str, Any]) -> dict[str, str]:
     """The metrics that the evaluation has, each with the name for it."""
     present = {
-        key
-        for case in summary.get("cases", [])
-        for values in case["optimizers"].values()
-        for key in values
+        key for case in summary["cases"] for values in case["optimizers"].values() for key in values
     }
     return {key: label for key, label in _METRICS.items() if key in present}
 
@@ -49,60 +47,37 @@ def stability(summary: Mapping[str, Any]) -> Section:
     title = "Stability over seeds"
     if max((case["seeds"] for case in summary["cases"]), default=0) < 2:
         return Section("stability", title, [Text("With one seed there is no spread to speak of.")])
-    reference, short = summary["reference"], names(summary)
-    _, loss = loss_of(summary)
-    worst = f"{loss_of(summary)[0]}_worst"
-    rows = [Row(f"{short[reference]} (reference)", _steadiness(summary, reference, worst))]
-    rows += [Row(short[name], _steadiness(summary, name, worst)) for name in rivals(summary)]
+    key, loss = loss_of(summary)
+    rows = [Row(written, _steadiness(summary, name)) for name, written in _headers(summary).items()]
     head = ("optimizer", "spread, ratio", "worst seed, ratio", "diverged")
     caption = (
         f"Spread: standard deviation of the test {loss} over seeds. Worst seed: its highest "
-        f"{loss}. Both as the geometric mean of the ratio to {short[reference]}; below 1 is "
-        "steadier. Diverged: runs whose loss stopped being a number."
+        f"{loss}. Both as the geometric mean of the ratio to "
+        f"{names(summary)[summary['reference']]}; below 1 is steadier. Diverged: runs whose loss "
+        "stopped being a number."
     )
     found: list[Part] = [Grid(caption, head, rows)]
-    extremes = _worst_seeds(summary, worst)
+    extremes = _worst_seeds(summary, f"{key}_worst")
     if extremes:
         found.append(extremes)
     return Section("stability", title, found)
 
 
 def convergence(summary: Mapping[str, Any]) -> Section:
-    """Steps until the reference's best test loss is reached."""
-    reference = names(summary)[summary["reference"]]
-
-    def steps(found: Mapping[str, Any]) -> Value:
-        value = parts.ratio(found.get("steps_ratio"))
-        reached = found.get("reached")
-        note = f"{100 * reached:.0f} % reached it" if reached is not None else ""
-        return Value(value.text, value.exact, value.look, note)
-
-    found = _by_size(
-        summary,
-        steps,
-        f"Steps until the test loss is at or below the best that {reference} ever reached with the "
-        "same seed, as a ratio to the steps that it needed itself; over cases in which at least "
-        "half of the seeds get there. Under it the share of seeds that do.",
-    )
-    extra = _by_optimizer(
-        summary,
-        ("seconds, ratio",),
-        lambda name: [parts.ratio(_case_ratio(summary, name, "seconds_to_reference"))],
-        "The same in seconds of training, over all sizes." + _without_search(summary),
-    )
-    return _section("convergence", "Convergence", [found, extra])
+    """Steps and seconds until the reference's best test loss is reached."""
+    found = [grid for grid in (_steps(summary), _seconds(summary)) if grid is not None]
+    reason = Text("Not known for this evaluation.")
+    return Section("convergence", "Convergence", found or [reason])
 
 
 def calibration(summary: Mapping[str, Any]) -> Section:
     """All metrics, averaged over data sets."""
     metrics = metric_names(summary)
-    short = names(summary)
     rows = [
         Row(
-            f"{short[name]} (reference)" if name == summary["reference"] else short[name],
-            [metric_value(key, case_mean(summary["cases"], name, key)) for key in metrics],
+            written, [metric_value(key, _case_mean(summary["cases"], name, key)) for key in metrics]
         )
-        for name in [summary["reference"], *rivals(summary)]
+        for name, written in _headers(summary).items()
     ]
     caption = (
         "Means over data sets of the means over their cases. Lower is better for log loss, Brier "
@@ -112,7 +87,7 @@ def calibration(summary: Mapping[str, Any]) -> Section:
     if "log_loss" not in metrics:
         caption = "Means over data sets of the means over their cases; only R\u00b2 is the higher, "
         caption += "the better."
-    if not rows or not metrics:
+    if not metrics:
         return Section("calibration", "Calibration", [Text("No case is finished.")])
     grid = Grid(caption, ["optimizer", *metrics.values()], rows)
     return Section("calibration", "Calibration and all metrics", [grid])
@@ -120,7 +95,7 @@ def calibration(summary: Mapping[str, Any]) -> Section:
 
 def consistency(summary: Mapping[str, Any]) -> Section:
     """Whether seeds agree about which features matter."""
-    short, reference = names(summary), names(summary)[summary["reference"]]
+    headers = _headers(summary)
     groups = _groups(summary, "by_model")
     rows = []
     for number, name in enumerate(rivals(summary)):
@@ -129,9 +104,9 @@ def consistency(summary: Mapping[str, Any]) -> Section:
         found.append(comparison["overall"])
         if number == 0:
             values = [parts.number(group.get("consistency_reference"), 2) for group in found]
-            rows.append(Row(f"{reference} (reference)", values))
-        rows.append(Row(short[name], [parts.number(g.get("consistency"), 2) for g in found]))
-    if not any(value.exact is not None for row in rows for value in row.values):
+            rows.append(Row(headers[summary["reference"]], values))
+        rows.append(Row(headers[name], [parts.number(g.get("consistency"), 2) for g in found]))
+    if not parts.any_known(rows):
         text = "Not known: it takes at least two seeds and models that say what they looked at."
         return Section("consistency", "Consistency of explanations", [Text(text)])
     caption = (
@@ -145,26 +120,25 @@ def consistency(summary: Mapping[str, Any]) -> Section:
 
 def cost(summary: Mapping[str, Any]) -> Section:
     """What a step costs."""
-    short, reference = names(summary), summary["reference"]
     models = _groups(summary, "by_model")
     rows = []
-    for name in [reference, *rivals(summary)]:
+    for name, written in _headers(summary).items():
         values = []
         for model in [*models, None]:
             cases = [case for case in summary["cases"] if model in (None, case["model"])]
-            seconds = case_mean(cases, name, "seconds_per_step")
+            seconds = _case_mean(cases, name, "seconds_per_step")
             groups = summary["comparisons"].get(name, {})
             group = groups.get("by_model", {}).get(model) if model else groups.get("overall")
             times = (group or {}).get("step_cost_ratio")
-            shown = parts.number(None if seconds is None else 1000 * seconds, 2)
             note = f"{times:.2f} times" if times is not None else ""
-            values.append(Value(shown.text, shown.exact, "", note))
-        rows.append(Row(short[name] + (" (reference)" if name == reference else ""), values))
-    if not any(value.exact is not None for row in rows for value in row.values):
+            values.append(parts.number(None if seconds is None else 1000 * seconds, 2, note))
+        rows.append(Row(written, values))
+    if not parts.any_known(rows):
         return Section("cost", "Cost of a step", [Text("Not measured.")])
     caption = (
         "Milliseconds of a training step on the machine of this evaluation, on one thread, and "
-        f"under it how many times those of {short[reference]} (geometric mean over cases)."
+        f"under it how many times those of {names(summary)[summary['reference']]} (geometric mean "
+        "over cases)."
     )
     if in_stacks(summary):
         caption += (
@@ -182,8 +156,7 @@ def context(summary: Mapping[str, Any]) -> Section:
     title, entries = "Models outside torch, for context", summary.get("context") or []
     if not entries:
         return Section("context", title, [Text("None were fitted.")])
-    _, loss = loss_of(summary)
-    key = loss_of(summary)[0]
+    key, loss = loss_of(summary)
     sizes = sorted({entry["n_train"] for entry in entries})
     models = list(dict.fromkeys(model for entry in entries for model in entry["models"]))
     optimizers = [summary["reference"], *rivals(summary)[:1]]
@@ -236,7 +209,16 @@ def context(summary: Mapping[str, Any]) -> Section:
     return Section("context", title, [grid, fold])
 
 
-def case_mean(cases: Iterable[Mapping[str, Any]], name: str, key: str) -> float | None:
+def _headers(summary: Mapping[str, Any]) -> dict[str, str]:
+    """All optimizers, the reference first, each with what stands in front of its row."""
+    short, reference = names(summary), summary["reference"]
+    return {
+        name: f"{short[name]} (reference)" if name == reference else short[name]
+        for name in [reference, *rivals(summary)]
+    }
+
+
+def _case_mean(cases: Iterable[Mapping[str, Any]], name: str, key: str) -> float | None:
     """Mean over data sets of the mean over their cases; None where nothing is known."""
     by_dataset: dict[str, list[float]] = {}
     for case in cases:
@@ -258,19 +240,7 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def _case_ratio(summary: Mapping[str, Any], name: str, key: str) -> float | None:
-    """Geometric mean over cases of an optimizer's value divided by the reference's."""
-    logs = []
-    for case in summary["cases"]:
-        pair = [
-            case["optimizers"].get(which, {}).get(key) for which in (name, summary["reference"])
-        ]
-        if all(value is not None and value > 0 for value in pair):
-            logs.append(np.log(pair[0] / pair[1]))
-    return float(np.exp(np.mean(logs))) if logs else None
-
-
-def _steadiness(summary: Mapping[str, Any], name: str, worst: str) -> list[Value]:
+def _steadiness(summary: Mapping[str, Any], name: str) -> list[Value]:
     cases = summary["cases"]
     diverged = sum(case["optimizers"].get(name, {}).get("diverged") or 0 for case in cases)
     runs = sum(case["seeds"] for case in cases if name in case["optimizers"])
@@ -278,8 +248,8 @@ def _steadiness(summary: Mapping[str, Any], name: str, worst: str) -> list[Value
     if name == summary["reference"]:
         return [parts.number(1.0, 2), parts.number(1.0, 2), count]
     overall = summary["comparisons"][name]["overall"]
-    spread = parts.ratio(overall.get("deviation_ratio"))
-    return [spread, parts.ratio(_case_ratio(summary, name, worst)), count]
+    ratios = [parts.ratio(overall.get(key)) for key in ("deviation_ratio", "worst_seed_ratio")]
+    return [*ratios, count]
 
 
 def _worst_seeds(summary: Mapping[str, Any], worst: str) -> Grid | None:
@@ -297,7 +267,7 @@ def _worst_seeds(summary: Mapping[str, Any], worst: str) -> Grid | None:
         return None
     rows = [
         Row(
-            f"{case['dataset']}, {case['model']}, {case['n_train']} rows",
+            case_name(case),
             [parts.number(own), parts.number(other), parts.ratio(times)],
         )
         for times, own, other, case in found[:_WORST]
@@ -308,37 +278,40 @@ def _worst_seeds(summary: Mapping[str, Any], worst: str) -> Grid | None:
 
 def _groups(summary: Mapping[str, Any], key: str) -> list[str]:
     found: dict[str, None] = {}
-    for comparison in summary.get("comparisons", {}).values():
+    for comparison in summary["comparisons"].values():
         found |= dict.fromkeys(comparison.get(key) or ())
     return list(found)
 
 
-def _by_size(
-    summary: Mapping[str, Any], value: Callable[[Mapping[str, Any]], Value], caption: str
-) -> Grid | None:
+def _steps(summary: Mapping[str, Any]) -> Grid | None:
+    def shown(found: Mapping[str, Any]) -> Value:
+        reached = found.get("reached")
+        note = f"{100 * reached:.0f} % reached it" if reached is not None else ""
+        return parts.ratio(found.get("steps_ratio"), note)
+
     sizes, short = _groups(summary, "by_size"), names(summary)
     rows = []
     for name in rivals(summary):
         comparison = summary["comparisons"][name]
-        cells = [value(comparison["by_size"].get(size, {})) for size in sizes]
-        rows.append(Row(short[name], [*cells, value(comparison["overall"])]))
-    if not any(cell.exact is not None or cell.note for row in rows for cell in row.values):
+        cells = [shown(comparison["by_size"].get(size, {})) for size in sizes]
+        rows.append(Row(short[name], [*cells, shown(comparison["overall"])]))
+    if not parts.any_known(rows) and not any(cell.note for row in rows for cell in row.values):
         return None
+    caption = (
+        f"Steps until the test loss is at or below the best that {short[summary['reference']]} "
+        "ever reached with the same seed, as a ratio to the steps that it needed itself; over "
+        "cases in which at least half of the seeds get there. Under it the share of seeds that do."
+    )
     return Grid(caption, ["optimizer", *(f"{size} rows" for size in sizes), "all sizes"], rows)
 
 
-def _by_optimizer(
-    summary: Mapping[str, Any],
-    head: Sequence[str],
-    values: Callable[[str], list[Value]],
-    caption: str,
-) -> Grid | None:
-    rows = [Row(names(summary)[name], values(name)) for name in rivals(summary)]
-    if not any(cell.exact is not None for row in rows for cell in row.values):
+def _seconds(summary: Mapping[str, Any]) -> Grid | None:
+    short, comparisons = names(summary), summary["comparisons"]
+    rows = [
+        Row(short[name], [parts.ratio(comparisons[name]["overall"].get("seconds_ratio"))])
+        for name in rivals(summary)
+    ]
+    if not parts.any_known(rows):
         return None
-    return Grid(caption, ["optimizer", *head], rows)
-
-
-def _section(name: str, title: str, found: Sequence[Part | None]) -> Section:
-    known = [part for part in found if part is not None]
-    return Section(name, title, known or [Text("Not known for this evaluation.")])
+    caption = "The same in seconds of training, over all sizes." + _without_search(summary)
+    return Grid(caption, ["optimizer", "seconds, ratio"], rows)

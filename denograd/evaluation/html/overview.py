@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,12 +27,14 @@ from denograd.evaluation.html.svg import STYLES
 from denograd.evaluation.html.words import (
     LEAST_DATA_SETS,
     corrected,
+    foremost,
     loss_of,
     names,
     record,
     rivals,
 )
 from denograd.evaluation.significance import count
+from denograd.evaluation.train import Cell, CellResult
 
 _OPEN = 3
 """So many optimizers are shown at once; with more, the others are folded away."""
@@ -45,11 +46,9 @@ def comparison_table(summary: Mapping[str, Any]) -> list[Part]:
     """All optimizers against the reference, a row each."""
     short = names(summary)
     rows = []
-    for name in rivals(summary):
+    for name in _compared(summary):
         comparison = summary["comparisons"][name]
         overall, tests = comparison["overall"], comparison.get("tests") or {}
-        if not overall.get("cases"):
-            continue
         interval = overall.get("ratio_interval")
         bayes, wilcoxon = tests.get("bayes"), tests.get("wilcoxon")
         missing = Value(parts.MISSING)
@@ -59,11 +58,10 @@ def comparison_table(summary: Mapping[str, Any]) -> list[Part]:
                 [
                     parts.ratio(overall["log_loss_ratio"], digits=3),
                     Value(f"{interval[0]:.3f} to {interval[1]:.3f}") if interval else missing,
-                    Value(probability(bayes["better"]), bayes["better"]) if bayes else missing,
-                    Value(probability(bayes["equivalent"]), bayes["equivalent"])
-                    if bayes
-                    else missing,
-                    Value(probability(bayes["worse"]), bayes["worse"]) if bayes else missing,
+                    *(
+                        Value(probability(bayes[kind]), bayes[kind]) if bayes else missing
+                        for kind in ("better", "equivalent", "worse")
+                    ),
                     _p(corrected(wilcoxon)) if wilcoxon else missing,
                     _record(overall),
                     parts.ratio(overall["worst_ratio"]),
@@ -96,28 +94,20 @@ def comparison_table(summary: Mapping[str, Any]) -> list[Part]:
 
 def matrix(summary: Mapping[str, Any]) -> Section:
     """Wins and losses by model and size, a table for each optimizer."""
-    reference = names(summary)[summary["reference"]]
-    tables = [
-        (names(summary)[name], _matrix(summary, name))
-        for name in rivals(summary)
-        if summary["comparisons"][name]["overall"].get("cases")
-    ]
-    if not tables:
+    short, compared = names(summary), _compared(summary)
+    if not compared:
         return Section("matrix", "Wins and losses", [Text("There is nothing to compare.")])
     note = (
-        f"Each cell has the geometric mean of the ratio to {reference} over its cases (a data set, "
-        "model and size each), and under it how many of them were won, tied and lost. \u25bc is a "
-        "lower loss (better), \u25b2 a higher (worse), = within 1 %; the colour says the "
-        "same, stronger from 5 % and from 20 %."
+        f"Each cell has the geometric mean of the ratio to {short[summary['reference']]} over its "
+        "cases (a data set, model and size each), and under it how many of them were won, tied "
+        "and lost. \u25bc is a lower loss (better), \u25b2 a higher (worse), = within 1 %; the "
+        "colour says the same, stronger from 5 % and from 20 %."
     )
-    found: list[Part] = [Text(note), *(grid for _, grid in tables[:_OPEN])]
+    tables = [_matrix(summary, name) for name in compared]
+    found: list[Part] = [Text(note), *tables[:_OPEN]]
     if len(tables) > _OPEN:
-        found.append(
-            Fold(
-                f"Wins and losses of {few([name for name, _ in tables[_OPEN:]])}",
-                [grid for _, grid in tables[_OPEN:]],
-            )
-        )
+        folded = few([short[name] for name in compared[_OPEN:]])
+        found.append(Fold(f"Wins and losses of {folded}", tables[_OPEN:]))
     return Section("matrix", "Wins and losses by model and size", found)
 
 
@@ -130,8 +120,7 @@ def ratios(summary: Mapping[str, Any]) -> Section:
             f"{short[name]} against {short[summary['reference']]}. Diamonds: mean over the data "
             "set's models and sizes. Dots: each of them. Shaded: within 1 %.",
         )
-        for name in rivals(summary)
-        if summary["comparisons"][name]["overall"].get("cases")
+        for name in _compared(summary)
     ]
     if not figures:
         return Section("ratios", "Ratio by data set", [Text("There is nothing to compare.")])
@@ -145,8 +134,8 @@ def ranks(summary: Mapping[str, Any]) -> Section:
     """The critical-difference diagram, or why there is none."""
     title, found = "Critical-difference diagram", summary.get("critical_difference")
     if not found:
-        data_sets = len({case["dataset"] for case in summary.get("cases", [])})
-        optimizers = len(summary.get("comparisons", {})) + 1
+        data_sets = len({case["dataset"] for case in summary["cases"]})
+        optimizers = len(summary["comparisons"]) + 1
         reason = (
             "Left out: it needs at least three optimizers and three data sets, and here there "
             f"are {counted(optimizers, 'optimizer')} and {counted(data_sets, 'data set')}."
@@ -156,12 +145,10 @@ def ranks(summary: Mapping[str, Any]) -> Section:
         return Section("ranks", title, [Text(reason)])
     caption = (
         f"Mean ranks over {counted(found['data_sets'], 'data set')}. A bar joins optimizers that "
-        f"are not told apart at 0.05. Friedman's test that all are alike: "
-        f"{p_value(found['friedman_p'])}."
-        if found.get("friedman_p") is not None
-        else f"Mean ranks over {counted(found['data_sets'], 'data set')}. A bar joins optimizers "
-        "that are not told apart at 0.05."
+        "are not told apart at 0.05."
     )
+    if found.get("friedman_p") is not None:
+        caption += f" Friedman's test that all are alike: {p_value(found['friedman_p'])}."
     short = names(summary)
     content: list[Part] = [Figure(rank_diagram(found, short), caption)]
     if found.get("p_values"):
@@ -182,15 +169,14 @@ def ranks(summary: Mapping[str, Any]) -> Section:
     return Section("ranks", title, content)
 
 
-def curves(summary: Mapping[str, Any], finished: Mapping[Any, Any], most: int = _CURVES) -> Section:
+def curves(summary: Mapping[str, Any], finished: Mapping[Cell, CellResult]) -> Section:
     """Learning curves by model and size, and of some data sets.
 
     Args:
         summary: of the evaluation.
         finished: cells with their curves.
-        most: so many data sets get curves of their own.
     """
-    shown = _drawn(summary)
+    shown = foremost(summary, STYLES)
     short = names(summary)
     gathered = learning.gather(finished, shown)
     datasets = list(dict.fromkeys(key[0] for key in gathered))
@@ -216,10 +202,9 @@ def curves(summary: Mapping[str, Any], finished: Mapping[Any, Any], most: int = 
         found += _galleries(
             models, [learning.over_data_sets(gathered, model, sizes, shown) for model in models]
         )
-        bands = len(shown) <= learning.BANDS
-        told = _own_curves(summary, datasets, most, bands=bands)
+        told = _own_curves(summary, datasets, bands=len(shown) <= learning.BANDS)
         found.append(Text(told, printed=False))
-    for dataset in _chosen(summary, datasets, most):
+    for dataset in _chosen(summary, datasets):
         own = [learning.of_data_set(gathered, dataset, model, sizes, shown) for model in models]
         galleries = _galleries(models, own)
         if len(datasets) == 1:
@@ -229,24 +214,28 @@ def curves(summary: Mapping[str, Any], finished: Mapping[Any, Any], most: int = 
     return Section("curves", "Learning curves", found)
 
 
-def _own_curves(
-    summary: Mapping[str, Any], datasets: Sequence[str], most: int, *, bands: bool
-) -> str:
+def _compared(summary: Mapping[str, Any]) -> list[str]:
+    """The rivals that have a case."""
+    comparisons = summary["comparisons"]
+    return [name for name in rivals(summary) if comparisons[name]["overall"].get("cases")]
+
+
+def _own_curves(summary: Mapping[str, Any], datasets: Sequence[str], *, bands: bool) -> str:
     what = "Data set by data set, the mean over seeds of the loss itself"
     if bands:
         what += ", with a band that spans all seeds"
-    if len(datasets) <= most:
+    if len(datasets) <= _CURVES:
         return f"{what}:"
-    chosen = set(_chosen(summary, datasets, most))
+    chosen = set(_chosen(summary, datasets))
     rest = [name for name in datasets if name not in chosen]
     return (
-        f"{what}, for the {most} on which "
+        f"{what}, for the {_CURVES} on which "
         f"{names(summary)[rivals(summary)[0]] if rivals(summary) else 'it'} did worst. Left out "
         f"to keep the page small, but in cells.jsonl: {listing(rest)}."
     )
 
 
-def _chosen(summary: Mapping[str, Any], datasets: Sequence[str], most: int) -> list[str]:
+def _chosen(summary: Mapping[str, Any], datasets: Sequence[str]) -> list[str]:
     """The data sets where the first rival did worst come first."""
     by_dataset: Mapping[str, Any] = {}
     for name in rivals(summary)[:1]:
@@ -255,19 +244,7 @@ def _chosen(summary: Mapping[str, Any], datasets: Sequence[str], most: int) -> l
     def badness(dataset: str) -> float:
         return -float(by_dataset.get(dataset, {}).get("log_loss_ratio") or 0.0)
 
-    return sorted(datasets, key=badness)[:most]
-
-
-def _drawn(summary: Mapping[str, Any]) -> list[str]:
-    """The reference, denograd's, and then the best of the others."""
-    ordered = rivals(summary)
-
-    def rank(name: str) -> tuple[bool, float]:
-        ratio = summary["comparisons"][name]["overall"].get("log_loss_ratio", math.inf)
-        return not name.startswith("denograd"), ratio
-
-    kept = set(sorted(ordered, key=rank)[: STYLES - 1])
-    return [summary["reference"], *(name for name in ordered if name in kept)]
+    return sorted(datasets, key=badness)[:_CURVES]
 
 
 def _galleries(models: Sequence[str], pictures: Sequence[Sequence[Any]]) -> list[Part]:

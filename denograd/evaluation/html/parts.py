@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -117,7 +117,17 @@ class Section:
     parts: Sequence[Part]
 
 
-def number(value: float | None, digits: int = 3, look: str = "", note: str = "") -> Value:
+def any_known(rows: Iterable[Row]) -> bool:
+    """Whether a number stands in any cell of these rows.
+
+    Example:
+        >>> any_known([Row("a", [number(None)])]), any_known([Row("a", [number(0.0)])])
+        (False, True)
+    """
+    return any(value.exact is not None for row in rows for value in row.values)
+
+
+def number(value: float | None, digits: int = 3, note: str = "") -> Value:
     """A number with so many digits after the point.
 
     Example:
@@ -125,14 +135,14 @@ def number(value: float | None, digits: int = 3, look: str = "", note: str = "")
         ('0.123', '1.2e-05', True)
     """
     if value is None or not math.isfinite(value):
-        return Value(MISSING, None, look, note)
+        return Value(MISSING, note=note)
     text = f"{value:.{digits}f}"
     if value and float(text) == 0:
         text = f"{value:.2g}" if digits > 2 else text.removeprefix("-")
-    return Value(text, value, look, note)
+    return Value(text, value, note=note)
 
 
-def percent(value: float | None, digits: int = 1) -> Value:
+def percent(value: float | None) -> Value:
     """A share as a percentage.
 
     Example:
@@ -141,7 +151,7 @@ def percent(value: float | None, digits: int = 1) -> Value:
     """
     if value is None or not math.isfinite(value):
         return Value(MISSING)
-    return Value(f"{100 * value:.{digits}f} %", value)
+    return Value(f"{100 * value:.1f} %", value)
 
 
 def ratio(value: float | None, note: str = "", digits: int = 2) -> Value:
@@ -152,7 +162,7 @@ def ratio(value: float | None, note: str = "", digits: int = 2) -> Value:
         (Value(text='▼ 0.70', exact=0.7, look='better-3', note=''), '= 1.00')
     """
     if value is None or not math.isfinite(value):
-        return Value(MISSING, None, "", note)
+        return Value(MISSING, note=note)
     mark, look = "=", "same"
     distance = abs(math.log(max(value, 1e-300)))
     if distance > ROPE:

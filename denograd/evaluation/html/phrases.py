@@ -31,14 +31,14 @@ def few(items: Sequence[Any], most: int = _NAMED) -> str:
     return f"{', '.join(map(str, items[:most]))} and {len(items) - most} more"
 
 
-def counted(number: int, one: str, many: str | None = None) -> str:
+def counted(number: int, noun: str) -> str:
     """A number with its noun.
 
     Example:
         >>> counted(1, "case"), counted(2, "case"), counted(1200, "case")
         ('1 case', '2 cases', '1,200 cases')
     """
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def change(ratio: float) -> str:

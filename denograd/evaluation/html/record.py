@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from denograd.evaluation.comparisons import case_name
 from denograd.evaluation.html import parts
 from denograd.evaluation.html.measures import metric_names, metric_value
 from denograd.evaluation.html.parts import Code, Fold, Grid, Part, Row, Section, Text, Value
@@ -28,7 +29,7 @@ _FURTHER: tuple[tuple[str, str, int], ...] = (
 )
 
 
-def worst_cases(summary: Mapping[str, Any], most: int = _WORST) -> Section:
+def worst_cases(summary: Mapping[str, Any]) -> Section:
     """The cases with the highest ratios of the first optimizer, with all measures."""
     title = "The worst cases in full"
     judged = rivals(summary)[:1]
@@ -40,12 +41,12 @@ def worst_cases(summary: Mapping[str, Any], most: int = _WORST) -> Section:
     rival, short = judged[0], names(summary)
     cases.sort(key=lambda case: -case["ratio"][rival])
     intro = (
-        f"The {counted(min(most, len(cases)), 'case')} with the highest ratio of {short[rival]} to "
-        f"{short[summary['reference']]}, beside the winner of each case. All optimizers and cases "
-        "are in summary.json."
+        f"The {counted(min(_WORST, len(cases)), 'case')} with the highest ratio of {short[rival]} "
+        f"to {short[summary['reference']]}, beside the winner of each case. All optimizers and "
+        "cases are in summary.json."
     )
     found: list[Part] = [Text(intro)]
-    found += [_full(summary, case, rival) for case in cases[:most]]
+    found += [_full(summary, case, rival) for case in cases[:_WORST]]
     return Section("worst", title, found)
 
 
@@ -145,13 +146,10 @@ def _full(summary: Mapping[str, Any], case: Mapping[str, Any], rival: str) -> Gr
         Row(written, [parts.number(own.get(key), digits) for own in values])
         for key, written, digits in _FURTHER
     ]
-    rows = [row for row in rows if any(value.exact is not None for value in row.values)]
+    rows = [row for row in rows if parts.any_known([row])]
     ratios = [
         Value("") if name == reference else parts.ratio(case["ratio"].get(name)) for name in shown
     ]
     rows.insert(0, Row(f"ratio of the {label}", ratios))
-    caption = (
-        f"{case['dataset']}, {case['model']}, {case['n_train']} rows "
-        f"({counted(case['seeds'], 'seed')})"
-    )
+    caption = f"{case_name(case)} ({counted(case['seeds'], 'seed')})"
     return Grid(caption, ["measure", *(short.get(name, name) for name in shown)], rows)

@@ -70,6 +70,32 @@ def rivals(summary: Mapping[str, Any]) -> list[str]:
     return sorted(summary.get("comparisons", {}), key=lambda name: not is_own(name))
 
 
+def foremost(summary: Mapping[str, Any], most: int) -> list[str]:
+    """The reference, denograd's, and the best of the others by mean ratio.
+
+    Args:
+        summary: of an evaluation.
+        most: so many optimizers are picked, or all if there are fewer.
+
+    Returns:
+        their names, the reference first and the others as `rivals` orders them.
+
+    Example:
+        >>> ratios = {"sgd": 1.3, "lion": 0.9, "denograd": 1.1}
+        >>> found = {name: {"overall": {"log_loss_ratio": r}} for name, r in ratios.items()}
+        >>> foremost({"reference": "adamw", "comparisons": found}, 3)
+        ['adamw', 'denograd', 'lion']
+    """
+    ordered = rivals(summary)
+
+    def rank(name: str) -> tuple[bool, float]:
+        overall = summary["comparisons"][name]["overall"]
+        return not is_own(name), overall.get("log_loss_ratio", math.inf)
+
+    kept = sorted(ordered, key=rank)[: most - 1]
+    return [summary["reference"], *(name for name in ordered if name in kept)]
+
+
 def is_own(optimizer: str) -> bool:
     """Whether it is denograd's, so what the evaluation was made to judge."""
     return optimizer.partition(":")[0] == "denograd"
