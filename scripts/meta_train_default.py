@@ -11,7 +11,6 @@ killed, it goes on with `--resume`.
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import shlex
 import sys
@@ -65,7 +64,7 @@ def main() -> None:
     )
     parser.add_argument("--loss-clip", type=float, default=4.0, help="of the meta-loss")
     parser.add_argument(
-        "--linear-above", type=float, default=math.inf, help="of the meta-loss, in blind guesses"
+        "--linear-above", type=float, help="of the meta-loss, in blind guesses; default: nowhere"
     )
     parser.add_argument(
         "--explosion", type=float, default=8.0, help="norms of a task that is left out"

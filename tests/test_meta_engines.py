@@ -99,6 +99,22 @@ def denoiser(seed: int = 11) -> WienerDenoiser:
     return net
 
 
+@pytest.mark.parametrize("make", [soft_tree, attention])
+def test_first_order_differs_only_where_a_gradient_depends_on_an_earlier_step(
+    make: Callable[[int, int], TabularModel],
+) -> None:
+    net, loss, e = denoiser(), MetaLoss(every=2), episode(make)
+    first, second = BatchedEngine(second_order=False), BatchedEngine()
+    one_by_one = list(range(1, STEPS + 1))
+    exact = TruncatedBackprop()(net, e, loss, cuts=one_by_one, engine=second)
+    assert_same(TruncatedBackprop()(net, e, loss, cuts=one_by_one, engine=first), exact)
+    whole = [Backprop()(net, e, loss, cuts=[STEPS], engine=x) for x in (first, second)]
+    torch.testing.assert_close(whole[0].losses, whole[1].losses, rtol=0, atol=1e-12)
+    names = exact.gradients
+    apart = [(whole[0].gradients[n] - whole[1].gradients[n]).abs().max() for n in names]
+    assert max(apart) > 1e-3
+
+
 def assert_same(found: TaskGradients, expected: TaskGradients) -> None:
     """Losses and meta-gradients to 1e-8, in the gradients' own unit if that is larger."""
     torch.testing.assert_close(found.losses, expected.losses, rtol=0, atol=1e-8)

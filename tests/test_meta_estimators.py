@@ -9,12 +9,15 @@ a Gaussian, expectations have no closed form, but the exact gradient has::
 and the bias of the smoothing is of order sigma^2, far below what the tests can see.
 """
 
+import math
 from dataclasses import fields, replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 from torch import nn
 
@@ -263,6 +266,39 @@ def test_pes_agrees_with_backpropagation_on_the_batched_engine() -> None:
     chosen = int((expected - wrong).abs().argmax())
     assert stats.ttest_1samp(values[:, chosen], float(expected[chosen])).pvalue > 1e-3
     assert stats.ttest_1samp(values[:, chosen], float(wrong[chosen])).pvalue < 1e-3
+
+
+@given(
+    st.lists(st.floats(1e-3, 50), min_size=1, max_size=8),
+    st.integers(2, 9),
+    st.floats(0.5, 4),
+)
+def test_the_meta_loss_goes_on_along_its_tangent(
+    values: list[float], classes: int, above: float
+) -> None:
+    losses = torch.tensor(values, dtype=torch.double, requires_grad=True)
+    count = torch.full((len(values),), classes)
+    loss = MetaLoss(clip=math.inf, linear_above=above)
+    found = loss(losses, count)
+    (slope,) = torch.autograd.grad(found.sum(), losses)
+    knee = above * math.log(classes)
+    for value, one, rate in zip(values, found.tolist(), slope.tolist(), strict=True):
+        at = min(value, knee)
+        tangent = 1 / (at + loss.floor)
+        assert one == pytest.approx(math.log(at + loss.floor) + (value - at) * tangent)
+        assert rate == pytest.approx(tangent)
+    plain = MetaLoss(clip=math.inf)(losses, count)
+    assert bool((found >= plain - 1e-12).all())
+    torch.testing.assert_close(plain, torch.log(losses + loss.floor))
+
+
+def test_beyond_its_clip_the_meta_loss_is_flat() -> None:
+    losses = torch.tensor([1.0, 2.7, 2.8, math.inf], requires_grad=True)
+    for above in (1.0, None):
+        found = MetaLoss(clip=4.0, linear_above=above)(losses, torch.full((4,), 2))
+        assert found[2] == found[3]
+        (slope,) = torch.autograd.grad(found.sum(), losses)
+        assert (slope > 0).tolist() == [True, True, False, False]
 
 
 @pytest.mark.parametrize("name", ["es", "pes"])

@@ -23,6 +23,7 @@ from denograd import load_denoiser
 from denograd.data import TableError, builtin_table
 from denograd.denoisers import IdentityDenoiser, read_card
 from denograd.meta import (
+    BatchedEngine,
     EpisodeDistribution,
     MetaLoss,
     MetaTrainer,
@@ -444,6 +445,19 @@ def test_a_table_with_one_rare_case_is_left_out_before_training(tmp_path: Path) 
     with pytest.raises(TableError, match=r"rare: of 100 draws of 16 rows none"):
         run_meta_training(tasks=[str(tmp_path)], out=tmp_path / "run", steps=1)
     assert not (tmp_path / "run").exists()
+
+
+def test_without_second_derivatives_the_engine_leaves_them_out(tmp_path: Path) -> None:
+    first = trainer(tmp_path / "first", replace(CONFIG, second_order=False))
+    assert isinstance(first.engine, BatchedEngine)
+    assert not first.engine.second_order
+    first.run()
+    both = trainer(tmp_path / "both", CONFIG)
+    both.run()
+    pairs = zip(first.denoiser.parameters(), both.denoiser.parameters(), strict=True)
+    assert any(not torch.equal(a, b) for a, b in pairs)
+    with pytest.raises(MetaTrainingError, match="second_order=False with engine='torchopt'"):
+        trainer(tmp_path / "x", replace(CONFIG, second_order=False, engine="torchopt"))
 
 
 @pytest.mark.parametrize("estimator", ["full", "es", "pes"])

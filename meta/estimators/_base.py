@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,14 +26,14 @@ class MetaLoss:
         floor: in nats.
         clip: in units of the loss of guessing.
         linear_above: in the same units; from here on the logarithm goes on along its tangent, so
-            that over-confidence costs in proportion to the loss. Infinity: nowhere.
+            that over-confidence costs in proportion to the loss; None: nowhere.
         final: weight of the end of the inner loop; each point along the path weighs 1.
         every: inner steps between points along the path, roughly.
     """
 
     floor: float = 0.25
     clip: float = 4.0
-    linear_above: float = math.inf
+    linear_above: float | None = None
     final: float = 6.0
     every: int = 30
 
@@ -42,6 +41,8 @@ class MetaLoss:
         """``(T,)`` losses in nats to ``(T,)``; ``classes`` are the tasks' class counts."""
         guess = torch.log(classes.to(losses.dtype))
         losses = torch.minimum(losses, self.clip * guess)
+        if self.linear_above is None:
+            return torch.log(losses + self.floor)
         knee = self.linear_above * guess
         below = torch.log(torch.minimum(losses, knee) + self.floor)
         return below + (losses - knee).clamp_min(0) / (knee + self.floor)
