@@ -21,6 +21,7 @@ class Run(NamedTuple):
 
     total_steps: int
     dataset_size: int
+    batch_size: int = 0
 
 
 class Work(NamedTuple):
@@ -115,7 +116,7 @@ class Engine:
             step=self._step_number(group),
             total_steps=group.scalar(run.total_steps),
             rows=group.scalar(run.dataset_size),
-            batch_size=group.scalar(0 if capture is None else capture.rows),
+            batch_size=group.scalar((0 if capture is None else capture.rows) or run.batch_size),
         )
         return noise, context
 

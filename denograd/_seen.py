@@ -7,7 +7,6 @@ from denograd._engine import Engine, Run, Work
 from denograd.audit import Seen
 from denograd.denoisers import WienerDenoiser
 from denograd.noise import NoiseCapture
-from denograd.statistics import layer_features, update_statistics
 
 
 def features_seen(
@@ -33,5 +32,5 @@ def features_seen(
     group, plain = work.group, work.cleaned.plain
     noise, context = engine.observe(group, group.flipped(plain), capture, run)
     _, (plain, noise, parameter) = visible(group.layout, plain, noise, work.before)
-    statistics, _ = update_statistics(plain, noise, parameter, group.state, context)
-    return Seen(tuple(engine.denoiser.feature_names), layer_features(statistics, context))
+    features, _, _ = engine.denoiser.observe(plain, noise, parameter, group.state, context)
+    return Seen(tuple(engine.denoiser.feature_names), features)

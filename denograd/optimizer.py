@@ -26,10 +26,11 @@ from denograd._flat import active_parameters
 from denograd._seen import features_seen
 from denograd.audit import AuditLog, check_every, check_saved
 from denograd.denoisers import Denoiser, IdentityDenoiser, resolve_denoiser
+from denograd.denoisers._base import reads_noise
 from denograd.noise import NoiseCapture
 from denograd.penalties import Penalty, PenaltyWatch
 
-_CARRIED = ("base", "audit", "penalties", "_model", "_total_steps", "_dataset_size")
+_CARRIED = ("base", "audit", "penalties", "_model", "_total_steps", "_dataset_size", "_batch_size")
 """Attributes that a copy or a pickle takes along as they are."""
 
 
@@ -62,6 +63,8 @@ class DenoGrad(Optimizer):
             of the batch.
         total_steps: steps the whole run will take, if known.
         dataset_size: rows of the training set, if known.
+        batch_size: rows of a batch, for where the model does not show them: because it is not
+            given, or because the denoiser does not read the noise within the batch.
         penalties: terms of the loss, each with a weight, whose gradients are added during
             the backward pass (`denograd.penalties`); they need ``model``.
         record: keep what the denoiser saw and did at every so many steps, layer by layer, in
@@ -94,6 +97,7 @@ class DenoGrad(Optimizer):
         model: nn.Module | None = None,
         total_steps: int | None = None,
         dataset_size: int | None = None,
+        batch_size: int | None = None,
         penalties: Sequence[Penalty] = (),
         record: int = 0,
     ) -> None:
@@ -102,6 +106,7 @@ class DenoGrad(Optimizer):
         self.base = check_base(base)
         self.total_steps = total_steps
         self.dataset_size = dataset_size
+        self.batch_size = batch_size
         self._model = check_model(model, base)
         check_parameters(self.param_groups, self._model)
         self.penalties = check_penalties(penalties, model)
@@ -179,6 +184,15 @@ class DenoGrad(Optimizer):
         self._dataset_size = check_count("dataset_size", value)
 
     @property
+    def batch_size(self) -> int | None:
+        """Rows of a batch where the model does not show them, or None."""
+        return self._batch_size
+
+    @batch_size.setter
+    def batch_size(self, value: int | None) -> None:
+        self._batch_size = check_count("batch_size", value)
+
+    @property
     def denoiser(self) -> Denoiser:
         """The denoiser."""
         return self._engine.denoiser
@@ -208,7 +222,7 @@ class DenoGrad(Optimizer):
         self._engine.restart(self._engine.steps, self.fallbacks, dict(pieces))
 
     def attach_capture(self, model: nn.Module | None = None) -> None:
-        """Measure noise in backward passes from now on.
+        """Measure noise in backward passes from now on, if the denoiser reads it.
 
         Args:
             model: the model whose modules tell the rows of a batch apart; None to tell
@@ -216,7 +230,8 @@ class DenoGrad(Optimizer):
         """
         self._model = check_model(model, self.base)
         self.detach_capture()
-        self._capture = NoiseCapture(self._parameters(), model)
+        if reads_noise(self.denoiser):
+            self._capture = NoiseCapture(self._parameters(), model)
 
     def detach_capture(self) -> None:
         """Take all hooks off the model and the parameters; no noise is measured any more."""
@@ -290,7 +305,7 @@ class DenoGrad(Optimizer):
         work: list[Work] = []
         audited = self.audit.due(self._engine.steps)
         if active and (audited or not isinstance(self.denoiser, IdentityDenoiser)):
-            run = Run(self.total_steps or 0, self.dataset_size or 0)
+            run = Run(self.total_steps or 0, self.dataset_size or 0, self.batch_size or 0)
             work = self._engine.denoise(active, self._parameters(), self._capture, run)
             if audited:
                 self._record(work, run)
@@ -338,6 +353,7 @@ class DenoGrad(Optimizer):
             step=self._engine.steps,
             total_steps=self.total_steps,
             dataset_size=self.dataset_size,
+            batch_size=self.batch_size,
             fallbacks=self.fallbacks,
             **({"recording": self.audit.state_dict()} if len(self.audit) else {}),
         )
@@ -380,6 +396,7 @@ class DenoGrad(Optimizer):
             self._capture.clear()
         self.total_steps = own.get("total_steps") or self.total_steps
         self.dataset_size = own.get("dataset_size") or self.dataset_size
+        self.batch_size = own.get("batch_size") or self.batch_size
         for after in self._optimizer_load_state_dict_post_hooks.values():
             after(self)
 

@@ -72,6 +72,7 @@ class TrainerConfig:
         hidden: width of the denoiser's net.
         pooled: whether a layer sees the mean features of all.
         disabled: coefficients held at their neutral value.
+        within_batch: whether the denoiser reads the noise within the batch.
     """
 
     seed: int = 0
@@ -95,6 +96,7 @@ class TrainerConfig:
     hidden: int = 32
     pooled: bool = True
     disabled: tuple[str, ...] = ()
+    within_batch: bool = True
 
     def __post_init__(self) -> None:
         least = {"seed": 0, "warm_up": 1, "validate_every": 1, "hidden": 1, "pairs": 1}
@@ -224,7 +226,9 @@ class MetaTrainer:
         self.estimator, self.engine = config.make_estimator(), config.make_engine()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.denoiser = WienerDenoiser(config.hidden, config.pooled, config.disabled)
+            self.denoiser = WienerDenoiser(
+                config.hidden, config.pooled, config.disabled, config.within_batch
+            )
         if start_from is not None:
             self.denoiser.load_state_dict(start_from.state_dict())
         self.denoiser.to(self.device)

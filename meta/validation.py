@@ -147,7 +147,7 @@ class MetaValidation:
             make_model(name, tasks.x_train.shape[-1], int(tasks.classes.max())),
             steps=self.steps,
             batch_size=batch_size,
-            micro=batch_size,
+            micro=batch_size if self.noise else 1,
             base="adam",
             learning_rate=torch.ones(len(tasks), 1),
             weight_decay=0.0,

@@ -101,6 +101,7 @@ def main() -> None:
         explosion=arguments.explosion,
         pooled=ablation != "pooling",
         disabled=WienerDenoiser.PARTS.get(ablation or "", ()),
+        within_batch=ablation != "noise",
     )
     trainer = MetaTrainer(
         family,

@@ -719,7 +719,7 @@ def test_a_differentiable_base_is_refused() -> None:
         DenoGrad(base, "identity")
 
 
-@pytest.mark.parametrize("name", ["total_steps", "dataset_size"])
+@pytest.mark.parametrize("name", ["total_steps", "dataset_size", "batch_size"])
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, "10"])
 def test_counts_that_are_refused(name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"{name}={value!r}"):

@@ -132,6 +132,11 @@ class Denoised(NamedTuple):
     coefficients: Tensor | None = None
 
 
+def reads_noise(denoiser: Denoiser) -> bool:
+    """Whether a denoiser has a use for the noise within the batch."""
+    return bool(getattr(denoiser, "within_batch", True))
+
+
 MOST_DECAY = 0.5
 """Largest fraction of a parameter that the extra decay takes away in one step."""
 
@@ -155,7 +160,11 @@ def decay_fraction(rate: Tensor | float, decay: Tensor) -> Tensor:
 
 @runtime_checkable
 class Denoiser(Protocol):
-    """One pure function from a gradient to a cleaned gradient and an update gain."""
+    """One pure function from a gradient to a cleaned gradient and an update gain.
+
+    One that has no use for the noise within the batch may say so with an attribute
+    ``within_batch`` that is False; then nobody takes the trouble to measure it.
+    """
 
     @property
     def coefficient_names(self) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from denograd.denoisers._base import Context, Denoised, Layout, State
 from denograd.statistics import (
     FEATURES,
     TINY,
+    LayerStatistics,
     init_statistics,
     layer_features,
     update_statistics,
@@ -62,6 +63,8 @@ class WienerDenoiser(nn.Module):
         pooled: whether a layer also sees the mean features of all layers.
         disabled: names of coefficients held at the value at which they do nothing, for
             ablations; `PARTS` names groups of them.
+        within_batch: whether it reads the noise within the batch. Without it `DenoGrad` does
+            not measure that noise, and takes the variance over time in its place.
 
     Raises:
         ValueError: ``hidden`` is not a whole number of at least 1, or ``disabled`` names
@@ -85,7 +88,13 @@ class WienerDenoiser(nn.Module):
         "gains": ("gradient_gain", "update_gain", "decay"),
     }
 
-    def __init__(self, hidden: int = 32, pooled: bool = True, disabled: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        hidden: int = 32,
+        pooled: bool = True,
+        disabled: Sequence[str] = (),
+        within_batch: bool = True,
+    ) -> None:
         super().__init__()
         if isinstance(hidden, bool) or not isinstance(hidden, int) or hidden < 1:
             raise ValueError(
@@ -98,6 +107,7 @@ class WienerDenoiser(nn.Module):
                 f"{', '.join(COEFFICIENTS)}"
             )
         self.hidden, self.pooled, self.disabled = hidden, pooled, tuple(disabled)
+        self.within_batch = within_batch
         inputs = len(FEATURES) * (2 if pooled else 1)
         self.first = nn.Linear(inputs, hidden)
         self.second = nn.Linear(hidden, hidden)
@@ -112,7 +122,12 @@ class WienerDenoiser(nn.Module):
     @property
     def config(self) -> dict[str, Any]:
         """The arguments that rebuild this denoiser without its weights."""
-        return {"hidden": self.hidden, "pooled": self.pooled, "disabled": list(self.disabled)}
+        return {
+            "hidden": self.hidden,
+            "pooled": self.pooled,
+            "disabled": list(self.disabled),
+            "within_batch": self.within_batch,
+        }
 
     def init_state(self, parameter: Tensor, layout: Layout) -> State:
         """Empty statistics."""
@@ -149,12 +164,22 @@ class WienerDenoiser(nn.Module):
             kept.append(neutral if name in self.disabled else values)
         return torch.stack(kept, dim=-1)
 
+    def observe(
+        self, gradient: Tensor, noise: Tensor, parameter: Tensor, state: State, context: Context
+    ) -> tuple[Tensor, LayerStatistics, State]:
+        """What the net reads, ``(..., L, features)``, what that was made of, and the new state."""
+        if not self.within_batch:
+            noise = torch.zeros_like(noise)
+            context = context._replace(noise_known=torch.zeros_like(context.noise_known))
+        statistics, new_state = update_statistics(gradient, noise, parameter, state, context)
+        return layer_features(statistics, context), statistics, new_state
+
     def forward(
         self, gradient: Tensor, noise: Tensor, parameter: Tensor, state: State, context: Context
     ) -> Denoised:
         """Clean a gradient; see `denograd.Denoiser` for shapes."""
-        statistics, new_state = update_statistics(gradient, noise, parameter, state, context)
-        coefficients = self.coefficients(layer_features(statistics, context))
+        features, statistics, new_state = self.observe(gradient, noise, parameter, state, context)
+        coefficients = self.coefficients(features)
         spread = context.layout.spread(coefficients[..., :8].movedim(-1, 0))
         gain, filter_fast, kappa_fast, fast, slow, update, filter_slow, kappa_slow = spread
         w_fast = _wiener_gain(statistics.fast, kappa_fast * statistics.noise)

@@ -307,6 +307,8 @@ class DenoGradEstimator(BaseEstimator, ABC):  # type: ignore[misc]
             optimizer = make_optimizer(
                 self.optimizer, self.learning_rate, model, total_steps, len(rows.frame)
             )
+        if isinstance(optimizer, DenoGrad) and optimizer.batch_size is None:
+            optimizer.batch_size = min(int(self.batch_size), len(rows.frame))
         self._run = Run(model, optimizer, np.random.default_rng(self._seed))
 
     def _lasting_parameters(self) -> dict[str, Any]:
@@ -328,6 +330,7 @@ class DenoGradEstimator(BaseEstimator, ABC):  # type: ignore[misc]
     def _tell_optimizer(self, total_steps: int | None, dataset_size: int) -> None:
         if isinstance(self._run.optimizer, DenoGrad):
             self._run.optimizer.total_steps = total_steps
+            self._run.optimizer.batch_size = min(int(self.batch_size), dataset_size)
             self._run.optimizer.dataset_size = dataset_size
 
     def _split(self, rows: TrainingRows) -> tuple[TrainingRows, TrainingRows]:
