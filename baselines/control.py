@@ -3,7 +3,8 @@
 Its learning rate, weight decay and schedule are tuned for each model, number of steps and
 number of rows (all of which a denoiser is told, too) on the tasks that denoisers are
 meta-trained on, by ``scripts/tune_control.py``, which writes ``control.json`` beside this
-file.
+file; for measured targets on the regression tables of the same split, in
+``control_regression.json``.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from denograd.baselines.schedules import SCHEDULES
 
 CONTROL_FILE = Path(__file__).with_name("control.json")
 """The tuned settings that the package ships."""
+
+REGRESSION_CONTROL_FILE = Path(__file__).with_name("control_regression.json")
+"""The same for measured targets."""
 
 _SCHEMA = 1
 _KEYS = ("model", "steps", "rows", "lr", "weight_decay", "schedule")
@@ -83,6 +87,11 @@ def read_control(path: Path = CONTROL_FILE) -> list[ControlSettings]:
     return settings
 
 
+def control_file(measured: bool) -> Path:
+    """The tuned settings for measured targets, or for classes."""
+    return REGRESSION_CONTROL_FILE if measured else CONTROL_FILE
+
+
 def control_settings(
     model: str, steps: int, rows: int, path: Path = CONTROL_FILE
 ) -> ControlSettings:
@@ -94,7 +103,7 @@ def control_settings(
         model: name of a model, as `denograd.models.registry.make_model` takes it.
         steps: steps the run will take, at least 1.
         rows: rows of the training set, at least 1.
-        path: file with the settings.
+        path: file with the settings; `control_file` names the package's own.
 
     Raises:
         BaselineError: the file cannot be used (see `read_control`), holds nothing for

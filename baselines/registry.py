@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from denograd.baselines.control import control_settings, read_control
+from denograd.baselines.control import control_file, control_settings, read_control
 from denograd.baselines.cross_validation import (
     FOLDS,
     TrainingRows,
@@ -86,6 +86,7 @@ def make_optimizer(
     steps: int,
     rows: int,
     data: TrainingRows | None = None,
+    measured: bool = False,
 ) -> Recipe:
     """Build an optimizer for a run.
 
@@ -100,7 +101,8 @@ def make_optimizer(
         model_name: the model's name, for what is tuned by model.
         steps: steps that the run will take.
         rows: rows of the training set.
-        data: the training rows themselves, for ``adamw_cv``.
+        data: the training rows themselves, for ``adamw_cv``; they also say how large a batch is.
+        measured: whether the target is a number; the control is tuned for that, too.
 
     Returns:
         the optimizer, and its schedule or None.
@@ -121,9 +123,17 @@ def make_optimizer(
         from denograd.optimizer import DenoGrad
 
         base = make_base(model, base_settings(spec))
-        return Recipe(DenoGrad(base, spec, model=model, total_steps=steps, dataset_size=rows), None)
+        optimizer = DenoGrad(
+            base,
+            spec,
+            model=model,
+            total_steps=steps,
+            dataset_size=rows,
+            batch_size=None if data is None else min(data.batch_size, rows),
+        )
+        return Recipe(optimizer, None)
     if name == CONTROL:
-        tuned = control_settings(model_name, steps, rows)
+        tuned = control_settings(model_name, steps, rows, control_file(measured))
         adamw = torch.optim.AdamW(model.parameters(), lr=tuned.lr, weight_decay=tuned.weight_decay)
         factor = functools.partial(schedule_factor, tuned.schedule, total_steps=steps)
         return Recipe(adamw, LambdaLR(adamw, factor))
@@ -209,8 +219,14 @@ def _is_untuned(name: str) -> bool:
     return tail == _UNTUNED or not RIVALS[head].space
 
 
-def check_optimizer(name: str, models: tuple[str, ...], steps: int) -> None:
+def check_optimizer(name: str, models: tuple[str, ...], steps: int, measured: bool = False) -> None:
     """Raise what `make_optimizer` would for these models, before any run has begun.
+
+    Args:
+        name: as `make_optimizer` takes it.
+        models: names of the models that it will train.
+        steps: steps of each run.
+        measured: whether the target is a number.
 
     Raises:
         BaselineError: the name is not known, nothing is tuned for a model, or a package is
@@ -226,7 +242,7 @@ def check_optimizer(name: str, models: tuple[str, ...], steps: int) -> None:
         make_base(nn.Linear(1, 1), base_settings(spec))
     elif name == CONTROL:
         for model in models:
-            control_settings(model, steps, rows=1)
+            control_settings(model, steps, 1, control_file(measured))
     elif name != CROSS_VALIDATED:
         rival = RIVALS[name.partition(":")[0]]
         if rival.package is not None:
@@ -237,10 +253,17 @@ def check_optimizer(name: str, models: tuple[str, ...], steps: int) -> None:
                 tuned_settings(rival, model, steps, 1, found)
 
 
-def describe_optimizer(name: str, models: tuple[str, ...]) -> dict[str, Any]:
+def describe_optimizer(
+    name: str, models: tuple[str, ...], measured: bool = False
+) -> dict[str, Any]:
     """What an optimizer's name stands for today, in plain JSON.
 
     Two runs whose descriptions are equal used the same tuned settings, weights and packages.
+
+    Args:
+        name: as `make_optimizer` takes it.
+        models: names of the models that it will train.
+        measured: whether the target is a number.
 
     Example:
         >>> describe_optimizer("denograd:identity", ("soft_tree",))["denoiser"]
@@ -251,7 +274,7 @@ def describe_optimizer(name: str, models: tuple[str, ...]) -> dict[str, Any]:
         weights = None if spec == "identity" else read_card(spec)["sha256"]
         return {"denoiser": spec, "sha256": weights, "base": base_settings(spec)}
     if name == CONTROL:
-        tuned = read_control()
+        tuned = read_control(control_file(measured))
         return {m: [asdict(entry) for entry in tuned if entry.model == m] for m in models}
     if name == CROSS_VALIDATED:
         return {"configurations": [list(c) for c in candidates()], "folds": FOLDS}

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from denograd.baselines.control import control_settings
+from denograd.baselines.control import control_file, control_settings
 from denograd.baselines.cross_validation import TrainingRows, cross_validate_adamw
 from denograd.baselines.errors import BaselineError
 from denograd.baselines.registry import (
@@ -40,6 +40,7 @@ from denograd.denoisers import (
     State,
     resolve_denoiser,
 )
+from denograd.denoisers._base import reads_noise
 
 if TYPE_CHECKING:
     from denograd.meta.batched import BatchedModel
@@ -97,7 +98,8 @@ def stacked_run(
         denoiser = resolve_denoiser(spec)
         return StackedDenoiser(with_base(episode, base_settings(spec)), denoiser)
     if name == CONTROL:
-        tuned = control_settings(model_name, steps, rows)
+        measured = episode.tasks.y_train.is_floating_point()
+        tuned = control_settings(model_name, steps, rows, control_file(measured))
         settings = {"lr": tuned.lr, "weight_decay": tuned.weight_decay}
         factor = functools.partial(schedule_factor, tuned.schedule, total_steps=steps)
         return StackedDenoiser(with_base(episode, settings), IdentityDenoiser(), factor)
@@ -166,10 +168,11 @@ class StackedDenoiser:
         else:
             batch = int(episode.batches.shape[-1])
             # One row tells nothing of the noise, nor do modules that no rule covers.
-            known = [float(covered and batch > 1) for covered in _covered(episode.model)]
+            told = reads_noise(denoiser) and batch > 1
+            known = [float(covered and told) for covered in _covered(episode.model)]
             self._episode = replace(
                 episode,
-                micro=batch,
+                micro=batch if told else 1,
                 noise_known=episode.initial.new_tensor(known).expand(len(episode), -1),
             )
             denoiser = _in_precision(denoiser, episode.initial.dtype)

@@ -28,9 +28,9 @@ def write_page(name: str, summary: Mapping[str, Any], page: Path) -> None:
     """Put the figures of a grid between its markers.
 
     Args:
-        name: of the grid, ``benchmark`` or ``benchmark-tuned``.
+        name: of the grid: ``benchmark``, ``benchmark-tuned`` or ``benchmark-regression``.
         summary: of its evaluation.
-        page: that holds the markers of both.
+        page: that holds the markers of all.
     """
     before, after = around_figures(page, name)
     page.write_text(f"{before}{figures(name, summary)}{after}", encoding="utf-8")
@@ -53,6 +53,8 @@ def figures(name: str, summary: Mapping[str, Any]) -> str:
     parts.append(by_group(summary, "by_size", "training rows", {}))
     if name == "benchmark":
         parts += [bars(summary["comparisons"]["denograd"]), by_table(summary)]
+    elif name == "benchmark-regression":
+        parts.append(by_table(summary))
     else:
         parts.append(against(summary, "denograd", "adamw_cv"))
     return "\n\n".join(parts)
@@ -73,9 +75,11 @@ def heading(summary: Mapping[str, Any]) -> str:
 
 def overview(summary: Mapping[str, Any]) -> str:
     """Each optimizer against the control."""
+    measured = "rmse" in summary["cases"][0]["optimizers"]["denograd"]
+    loss, other = ("RMSE", "R²") if measured else ("log loss", "accuracy")
     head = (
-        "| optimizer | log loss, ratio to the control (95 % interval over tables) | lower in "
-        "| worst case | spread over seeds, ratio | accuracy | p (Wilcoxon, Holm) "
+        f"| optimizer | {loss}, ratio to the control (95 % interval over tables) | lower in "
+        f"| worst case | spread over seeds, ratio | {other} | p (Wilcoxon, Holm) "
         "| better / equal / worse (Bayes) |\n|---|---|---|---|---|---|---|---|"
     )
     lines = [head]
@@ -89,13 +93,19 @@ def overview(summary: Mapping[str, Any]) -> str:
             if bayes
             else "-"
         )
-        points = 100 * (g["accuracy"] - g["accuracy_reference"])
+        gained = _gained(g, measured)
         lines.append(
             f"| {LABELS.get(name, name)} | **{g['log_loss_ratio']:.3f}** ({low:.3f} to {high:.3f}) "
             f"| {100 * g['wins'] / g['cases']:.0f} % | {g['worst_ratio']:.2f} "
-            f"| {_number(g['deviation_ratio'])} | {points:+.1f} points | {p} | {shown} |"
+            f"| {_number(g['deviation_ratio'])} | {gained} | {p} | {shown} |"
         )
     return "\n".join(lines)
+
+
+def _gained(overall: Mapping[str, Any], measured: bool) -> str:
+    if measured:
+        return f"{overall['r2'] - overall['r2_reference']:+.3f}"
+    return f"{100 * (overall['accuracy'] - overall['accuracy_reference']):+.1f} points"
 
 
 def by_group(summary: Mapping[str, Any], kind: str, title: str, labels: Mapping[str, str]) -> str:

@@ -4,13 +4,16 @@ The tables are the classification tables of the split `held_out` in `scripts/dat
 nothing was ever chosen on them. Four models, 16 to 256 rows, ten seeds, three optimizers: the
 control (AdamW tuned on the meta-training tasks), AdamW with torch's defaults, and the denoiser. A
 second, smaller grid (`--tuned`) has AdamW tuned on every table by cross-validation, at 48 times
-the cost. Interrupted, it goes on where it stopped.
+the cost; a third (`--regression`) has the held-out tables whose target is a number, for which the
+denoiser was not made. Interrupted, it goes on where it stopped.
 
     python scripts/fetch_data.py --out data
     python scripts/benchmark.py --data data
     python scripts/benchmark.py --data data --tuned
+    python scripts/benchmark.py --data data --regression
 
-Writes `docs/benchmark.html`, or `docs/benchmark-tuned.html`, each the whole report of
+Writes `docs/benchmark.html`, `docs/benchmark-tuned.html` or `docs/benchmark-regression.html`, each
+the whole report of
 `denograd evaluate`, and the figures of `docs/benchmark.md` and of the README. A part of a grid,
 with other models, sizes or seeds, has its report in its own folder, and leaves these pages alone.
 """
@@ -30,7 +33,7 @@ from _benchmark_page import write_page, write_readme
 from _development_tables import KINDS
 from _fetch_list import LIST, read_list
 
-from denograd.data import Table, TableError, TableWarning, read_table
+from denograd.data import Table, TableError, TableWarning, TaskName, read_table
 from denograd.evaluation import Evaluation, EvaluationConfig, EvaluationError, evaluate
 
 MODELS = ("soft_tree", "attention", "additive_net", "rule_net")
@@ -42,21 +45,28 @@ class Grid(NamedTuple):
     optimizers: tuple[str, ...]
     sizes: tuple[int, ...]
     seeds: int
+    task: TaskName = "classification"
 
 
 GRIDS = {
     "benchmark": Grid(("adamw", "adamw_default", "denograd"), (16, 32, 64, 128, 256), 10),
     "benchmark-tuned": Grid(("adamw", "adamw_cv", "denograd"), (32, 128), 1),
+    "benchmark-regression": Grid(
+        ("adamw", "adamw_default", "denograd"), (16, 32, 64, 128, 256), 5, "regression"
+    ),
 }
 
 
-def held_out_tables(data: Path, split: str = "held_out") -> list[Table]:
-    """The classification tables of a split, as `scripts/fetch_data.py` wrote them.
+def held_out_tables(
+    data: Path, split: str = "held_out", task: TaskName = "classification"
+) -> list[Table]:
+    """The tables of a split and a task, no time series, as `scripts/fetch_data.py` wrote them.
 
     Raises:
         TableError: a table of the list is not there.
     """
-    files = [d.file for d in read_list() if d.split == split and d.task in KINDS["classes"]]
+    kinds = KINDS["classes"] if task == "classification" else (task,)
+    files = [d.file for d in read_list() if d.split == split and d.task in kinds]
     missing = [file for file in files if not (data / file).exists()]
     if missing:
         raise TableError(
@@ -65,7 +75,7 @@ def held_out_tables(data: Path, split: str = "held_out") -> list[Table]:
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TableWarning)
-        return [read_table(data / file, "target") for file in files]
+        return [read_table(data / file, "target", task=task) for file in files]
 
 
 def run(name: str, arguments: argparse.Namespace) -> Evaluation:
@@ -78,7 +88,7 @@ def run(name: str, arguments: argparse.Namespace) -> Evaluation:
         seeds=arguments.seeds or grid.seeds,
         context=arguments.context,
     )
-    tables = held_out_tables(arguments.data, arguments.split)
+    tables = held_out_tables(arguments.data, arguments.split, grid.task)
     return evaluate(
         tables,
         config,
@@ -108,13 +118,14 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--data", type=Path, required=True, help="folder of fetch_data.py")
     parser.add_argument("--tuned", action="store_true", help="the smaller grid, with adamw_cv")
+    parser.add_argument("--regression", action="store_true", help="the grid of measured targets")
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder of the runs")
     parser.add_argument("--docs", type=Path, default=Path("docs"), help="folder of the pages")
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument(
         "--sizes", type=int, nargs="+", help="of training sets; default: the grid's"
     )
-    parser.add_argument("--seeds", type=int, help="default: 10, or 1 with --tuned")
+    parser.add_argument("--seeds", type=int, help="default: the grid's")
     parser.add_argument(
         "--context", action="store_true", help="fit models outside torch, too (hours more)"
     )
@@ -127,7 +138,10 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
 def main(words: list[str] | None = None) -> None:
     """Run one of the grids and write its pages."""
     arguments = parse(words)
+    if arguments.tuned and arguments.regression:
+        raise SystemExit("benchmark.py: --tuned and --regression are two grids; run one by one")
     name = "benchmark-tuned" if arguments.tuned else "benchmark"
+    name = "benchmark-regression" if arguments.regression else name
     try:
         done = run(name, arguments)
     except (TableError, EvaluationError) as error:

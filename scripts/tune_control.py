@@ -5,9 +5,12 @@ and the real tables of a folder's `meta_train`, half each. For each model, numbe
 and number of rows, 60 random configurations run on 16 tasks; the best eight run on 64
 others, and the lowest mean meta-loss wins: the control and the denoiser are tuned for the same
 thing on the same tasks. Written after every model
-and number of steps; what the output holds already is not tuned again.
+and number of steps; what the output holds already is not tuned again. With `--measured` the tasks
+are cut from the regression tables of `meta_train`, and the meta-loss is the logarithm of the mean
+squared error of the standardised target.
 
     python scripts/tune_control.py --data ../shared/data
+    python scripts/tune_control.py --data ../shared/data --measured --steps 200
 """
 
 from __future__ import annotations
@@ -21,8 +24,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from _development_tables import classification_tables
+from _measured_tasks import MeasuredFamily
 
 from denograd.baselines import schedule_factor
+from denograd.baselines.control import control_file
 from denograd.denoisers import IdentityDenoiser
 from denograd.meta.engines import run_episode
 from denograd.meta.episode import Episode, assemble_episode, log_uniform
@@ -33,14 +38,19 @@ from denograd.models.registry import KNOWN_MODELS, MODEL_NAMES, make_model
 
 STEPS = (200, 100, 50, 300)
 SIZES = (16, 32, 64, 128, 256)
+CLIP_MEASURED, FLOOR_MEASURED = 4.0, 0.1
+"""As in `MetaLoss`, for squared errors in units of the target's variance."""
 
 
-def draw(model: str, steps: int, rows: int, count: int, family: TaskFamily, seed: int) -> Episode:
+def draw(
+    model: str, steps: int, rows: int, count: int, family: TaskFamily | MeasuredFamily, seed: int
+) -> Episode:
     """Stacked tasks of one size."""
     rng = np.random.default_rng([seed, rows])
     widths = rng.choice([11, 22, 34, 56], size=count)
     tasks = TaskBatch.stack([family.draw(rng, rows, 256, int(width)) for width in widths])
-    template = make_model(model, tasks.x_train.shape[-1], int(tasks.classes.max()))
+    classes = None if tasks.y_train.is_floating_point() else int(tasks.classes.max())
+    template = make_model(model, tasks.x_train.shape[-1], classes)
     return assemble_episode(
         rng,
         tasks,
@@ -71,16 +81,14 @@ def score(episode: Episode, lr: float, decay: float, schedule: str) -> float:
 
     rates = torch.full_like(episode.learning_rate, lr)
     tuned = replace(episode, learning_rate=rates, weight_decay=decay)
-    losses = run_episode(tuned, IdentityDenoiser(), factor)
-    meta_loss = MetaLoss()(losses.nan_to_num(nan=math.inf), episode.tasks.classes)
-    return float(meta_loss.mean())
+    losses = run_episode(tuned, IdentityDenoiser(), factor).nan_to_num(nan=math.inf)
+    if episode.tasks.y_train.is_floating_point():
+        return float(torch.log(losses.clamp(max=CLIP_MEASURED) + FLOOR_MEASURED).mean())
+    return float(MetaLoss()(losses, episode.tasks.classes).mean())
 
 
-def tune(model: str, steps: int, data: Path) -> list[dict[str, object]]:
+def tune(model: str, steps: int, family: TaskFamily | MeasuredFamily) -> list[dict[str, object]]:
     """The best of 60 configurations for a model and a number of steps, for each size."""
-    torch.set_num_threads(1)
-    sources = classification_tables(data, "meta_train")
-    family = MixedFamily([(PriorFamily(), 0.5), (TableFamily(sources), 0.5)])
     rng = np.random.default_rng([0, steps])
     candidates = [draw_settings(rng) for _ in range(60)]
     found: list[dict[str, object]] = []
@@ -110,21 +118,30 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True, help="folder with catalog.csv")
-    parser.add_argument("--out", type=Path, default=Path("baselines/control.json"))
+    parser.add_argument("--out", type=Path, help="default: the package's own file")
+    parser.add_argument("--measured", action="store_true", help="tune for measured targets")
     parser.add_argument("--models", nargs="+", default=list(MODEL_NAMES), choices=KNOWN_MODELS)
     parser.add_argument("--steps", type=int, nargs="+", default=list(STEPS))
     arguments = parser.parse_args()
-    settings = json.loads(arguments.out.read_text())["settings"] if arguments.out.exists() else []
-    settings = [entry for entry in settings if "rows" in entry]
+    out = arguments.out or Path("baselines") / control_file(arguments.measured).name
+    settings = json.loads(out.read_text())["settings"] if out.exists() else []
     done = {(entry["model"], entry["steps"]) for entry in settings}
     command = f"python scripts/tune_control.py --data {arguments.data}"
+    command += " --measured" if arguments.measured else ""
+    torch.set_num_threads(1)
+    family: TaskFamily | MeasuredFamily
+    if arguments.measured:
+        family = MeasuredFamily(arguments.data, "meta_train")
+    else:
+        sources = classification_tables(arguments.data, "meta_train")
+        family = MixedFamily([(PriorFamily(), 0.5), (TableFamily(sources), 0.5)])
     for steps in arguments.steps:
         for model in arguments.models:
             if (model, steps) in done:
                 continue
-            settings += tune(model, steps, arguments.data)
+            settings += tune(model, steps, family)
             content = {"schema": 1, "made_by": command, "settings": settings}
-            arguments.out.write_text(json.dumps(content, indent=1) + "\n")
+            out.write_text(json.dumps(content, indent=1) + "\n")
             print(f"{model}, {steps} steps: tuned", flush=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from denograd.baselines import (
     registry,
     schedule_factor,
 )
+from denograd.baselines.control import CONTROL_FILE, REGRESSION_CONTROL_FILE
 from denograd.models.registry import MODEL_NAMES, make_model
 
 ENTRY = {
@@ -168,6 +170,23 @@ def test_control_is_adamw_with_the_tuned_schedule() -> None:
 
     train(theirs, reference, set_rate)
     assert same(ours, theirs)
+
+
+@pytest.mark.parametrize("measured", [False, True])
+def test_the_control_has_what_was_tuned_for_the_kind_of_target(measured: bool) -> None:
+    recipe = make_optimizer(
+        "adamw", new_model(), model_name="soft_tree", steps=200, rows=32, measured=measured
+    )
+    files = {False: CONTROL_FILE, True: REGRESSION_CONTROL_FILE}
+    chosen, other = (
+        control_settings("soft_tree", 200, 32, files[m]) for m in (measured, not measured)
+    )
+    assert recipe.optimizer.param_groups[0]["initial_lr"] == chosen.lr != other.lr
+    assert describe_optimizer("adamw", ("soft_tree",), measured)["soft_tree"] == [
+        asdict(entry) for entry in read_control(files[measured]) if entry.model == "soft_tree"
+    ]
+    with pytest.raises(BaselineError, match="'mlp' has no tuned settings"):
+        check_optimizer("adamw", ("mlp",), 200, measured)
 
 
 def test_defaults_are_torchs() -> None:

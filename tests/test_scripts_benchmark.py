@@ -109,8 +109,34 @@ def test_only_the_whole_grid_changes_pages(
     assert "DenoGrad's ratio by table" in (docs / "benchmark.md").read_text()
     assert (docs / "benchmark.html").read_text().startswith("<!DOCTYPE html>")
     assert set(json.loads((docs / "benchmark.json").read_text())) == {"adamw_default", "denograd"}
-    with pytest.raises(SystemExit, match="other settings"):
-        script.main([*whole, "--seeds", "1"])
+    # The folder holds more than a part that is asked for, and the pages are of the whole.
+    before = readme.read_text()
+    script.main([*whole, "--seeds", "1"])
+    assert "no page is changed" in capsys.readouterr().out
+    assert readme.read_text() == before
+    with pytest.raises(SystemExit, match=r"other settings \(sizes was \[16\]"):
+        script.main([*words, "--sizes", "32", "--out", str(tmp_path / "whole")])
+
+
+def test_the_grid_of_measured_targets(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(script, "held_out_tables", lambda *_: [builtin_table("diabetes")])
+    monkeypatch.setattr(script, "MODELS", ("soft_tree",))
+    grid = script.Grid(("adamw", "adamw_default", "denograd"), (16,), 2, "regression")
+    monkeypatch.setattr(script, "GRIDS", {"benchmark-regression": grid})
+    page = tmp_path / "benchmark.md"
+    page.write_text("<!-- benchmark-regression:start -->\n<!-- benchmark-regression:end -->\n")
+    words = ["--data", "x", "--docs", str(tmp_path), "--jobs", "1", "--models", "soft_tree"]
+    script.main([*words, "--regression", "--out", str(tmp_path / "runs")])
+    figures = json.loads((tmp_path / "benchmark-regression.json").read_text())
+    overall = figures["denograd"]["overall"]
+    (line,) = [x for x in page.read_text().splitlines() if x.startswith("| AdamW with DenoGrad, u")]
+    cells = [cell.strip() for cell in line.split("|")]
+    assert cells[2].startswith(f"**{overall['log_loss_ratio']:.3f}**")
+    assert cells[6] == f"{overall['r2'] - overall['r2_reference']:+.3f}"
+    with pytest.raises(SystemExit, match="two grids"):
+        script.main([*words, "--regression", "--tuned"])
 
 
 def test_missing_tables_are_named_with_what_gets_them(script: ModuleType, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
-from denograd.baselines import describe_optimizer
+from denograd.baselines import check_optimizer, describe_optimizer
 from denograd.baselines.context import CONTEXT_MODELS, context_available
 from denograd.data import ColumnPlan, Table, TableError, plan_columns
 from denograd.evaluation.cases import FIT
@@ -157,12 +157,7 @@ def evaluate(
         # What can be read is there before the pictures, which take longest.
         journal.write_json("summary.json", summary)
         report = write_report(summary, finished, journal.errors, journal.folder)
-        drawn = {
-            cell: result
-            for cell, result in finished.items()
-            if cell.optimizer != FIT and not result.diverged
-        }
-        pictures = plot_curves(drawn, config.optimizers, journal.folder)
+        pictures = plot_curves(finished, config.optimizers, journal.folder)
         pictures += plot_ratios(summary, journal.folder)
         return Evaluation(
             journal.folder, results, summary, report, pictures, journal.errors, len(todo)
@@ -216,9 +211,17 @@ def _fitting_sizes(table: Table, sizes: Sequence[int], console: Console) -> list
 
 def _settings(tables: Sequence[Table], config: EvaluationConfig) -> dict[str, Any]:
     """All that decides the results, so that results of different settings never mix."""
-    optimizers = {name: describe_optimizer(name, config.models) for name in config.optimizers}
+    measured = tables[0].n_classes is None
+    try:
+        for name in config.optimizers:
+            check_optimizer(name, config.models, config.steps, measured)
+    except ValueError as error:
+        raise EvaluationError(str(error)) from error
+    optimizers = {
+        name: describe_optimizer(name, config.models, measured) for name in config.optimizers
+    }
     # Left out for classification, so that folders of earlier versions are gone on with.
-    task = {} if tables[0].n_classes is not None else {"task": tables[0].task}
+    task = {"task": tables[0].task} if measured else {}
     return {
         **task,
         **asdict(config),

@@ -157,6 +157,7 @@ def train_cell(cell: Cell, data: CellData, steps: int, batch_size: int) -> CellR
         steps=steps,
         rows=rows,
         data=data.training_rows(batch_size, cell.seed),
+        measured=data.n_classes is None,
     )
     optimizer, scheduler = recipe
     x_train, y_train = torch.from_numpy(data.x_train), torch.from_numpy(data.y_train)
