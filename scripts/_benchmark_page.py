@@ -28,7 +28,7 @@ def write_page(name: str, summary: Mapping[str, Any], page: Path) -> None:
     """Put the figures of a grid between its markers.
 
     Args:
-        name: of the grid: ``benchmark``, ``benchmark-tuned`` or ``benchmark-regression``.
+        name: of the grid: ``benchmark``, or ``benchmark-`` and what its option is called.
         summary: of its evaluation.
         page: that holds the markers of all.
     """
@@ -49,6 +49,8 @@ def write_readme(summary: Mapping[str, Any], readme: Path) -> None:
 
 def figures(name: str, summary: Mapping[str, Any]) -> str:
     """All tables of a grid, as Markdown."""
+    if name == "benchmark-rivals":
+        return "\n\n".join([heading(summary), overview(summary), by_rival(summary)])
     parts = [heading(summary), overview(summary), by_group(summary, "by_model", "model", MODELS)]
     parts.append(by_group(summary, "by_size", "training rows", {}))
     if name == "benchmark":
@@ -124,6 +126,19 @@ def by_group(summary: Mapping[str, Any], kind: str, title: str, labels: Mapping[
             )
         rows.append([labels.get(group, group), *cells])
     return markdown([title, *(LABELS.get(n, n) for n in comparisons)], rows)
+
+
+def by_rival(summary: Mapping[str, Any]) -> str:
+    """Ratio to the control at each size, an optimizer a row, best first."""
+    comparisons = summary["comparisons"]
+    order = sorted(comparisons, key=lambda n: comparisons[n]["overall"]["log_loss_ratio"])
+    sizes = list(comparisons[order[0]]["by_size"])
+    rows = [
+        [LABELS.get(name, name)]
+        + [f"{comparisons[name]['by_size'][size]['log_loss_ratio']:.3f}" for size in sizes]
+        for name in order
+    ]
+    return markdown(["optimizer", *(f"{size} rows" for size in sizes)], rows)
 
 
 def bars(found: Mapping[str, Any]) -> str:

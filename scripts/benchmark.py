@@ -5,15 +5,16 @@ nothing was ever chosen on them. Four models, 16 to 256 rows, ten seeds, three o
 control (AdamW tuned on the meta-training tasks), AdamW with torch's defaults, and the denoiser. A
 second, smaller grid (`--tuned`) has AdamW tuned on every table by cross-validation, at 48 times
 the cost; a third (`--regression`) has the held-out tables whose target is a number, for which the
-denoiser was not made. Interrupted, it goes on where it stopped.
+denoiser was not made; a fourth (`--rivals`) has every rival of `denograd.baselines`, tuned as the
+control is, on soft trees, and needs the extra `rivals`. Interrupted, it goes on where it stopped.
 
     python scripts/fetch_data.py --out data
     python scripts/benchmark.py --data data
     python scripts/benchmark.py --data data --tuned
     python scripts/benchmark.py --data data --regression
+    python scripts/benchmark.py --data data --rivals
 
-Writes `docs/benchmark.html`, `docs/benchmark-tuned.html` or `docs/benchmark-regression.html`, each
-the whole report of
+Writes `docs/benchmark.html`, or `docs/benchmark-GRID.html`, each the whole report of
 `denograd evaluate`, and the figures of `docs/benchmark.md` and of the README. A part of a grid,
 with other models, sizes or seeds, has its report in its own folder, and leaves these pages alone.
 """
@@ -33,6 +34,7 @@ from _benchmark_page import write_page, write_readme
 from _development_tables import KINDS
 from _fetch_list import LIST, read_list
 
+from denograd.baselines import RIVALS
 from denograd.data import Table, TableError, TableWarning, TaskName, read_table
 from denograd.evaluation import Evaluation, EvaluationConfig, EvaluationError, evaluate
 
@@ -46,6 +48,7 @@ class Grid(NamedTuple):
     sizes: tuple[int, ...]
     seeds: int
     task: TaskName = "classification"
+    models: tuple[str, ...] = MODELS
 
 
 GRIDS = {
@@ -54,6 +57,7 @@ GRIDS = {
     "benchmark-regression": Grid(
         ("adamw", "adamw_default", "denograd"), (16, 32, 64, 128, 256), 5, "regression"
     ),
+    "benchmark-rivals": Grid(("adamw", "denograd", *RIVALS), (32, 128), 3, models=("soft_tree",)),
 }
 
 
@@ -82,7 +86,7 @@ def run(name: str, arguments: argparse.Namespace) -> Evaluation:
     """Evaluate a grid, or what is missing of it."""
     grid = GRIDS[name]
     config = EvaluationConfig(
-        models=tuple(arguments.models),
+        models=tuple(arguments.models or grid.models),
         optimizers=grid.optimizers,
         sizes=tuple(arguments.sizes or grid.sizes),
         seeds=arguments.seeds or grid.seeds,
@@ -105,7 +109,7 @@ def is_whole(name: str, arguments: argparse.Namespace) -> bool:
     grid = GRIDS[name]
     return (
         arguments.split == "held_out"
-        and tuple(arguments.models) == MODELS
+        and tuple(arguments.models or grid.models) == grid.models
         and tuple(arguments.sizes or grid.sizes) == grid.sizes
         and arguments.seeds in (None, grid.seeds)
     )
@@ -119,9 +123,10 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="folder of fetch_data.py")
     parser.add_argument("--tuned", action="store_true", help="the smaller grid, with adamw_cv")
     parser.add_argument("--regression", action="store_true", help="the grid of measured targets")
+    parser.add_argument("--rivals", action="store_true", help="the grid of all rivals")
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder of the runs")
     parser.add_argument("--docs", type=Path, default=Path("docs"), help="folder of the pages")
-    parser.add_argument("--models", nargs="+", default=list(MODELS))
+    parser.add_argument("--models", nargs="+", help="default: the grid's")
     parser.add_argument(
         "--sizes", type=int, nargs="+", help="of training sets; default: the grid's"
     )
@@ -138,10 +143,10 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
 def main(words: list[str] | None = None) -> None:
     """Run one of the grids and write its pages."""
     arguments = parse(words)
-    if arguments.tuned and arguments.regression:
-        raise SystemExit("benchmark.py: --tuned and --regression are two grids; run one by one")
-    name = "benchmark-tuned" if arguments.tuned else "benchmark"
-    name = "benchmark-regression" if arguments.regression else name
+    chosen = [grid for grid in ("tuned", "regression", "rivals") if getattr(arguments, grid)]
+    if len(chosen) > 1:
+        raise SystemExit(f"benchmark.py: --{' and --'.join(chosen)} are two grids; run one by one")
+    name = "-".join(["benchmark", *chosen])
     try:
         done = run(name, arguments)
     except (TableError, EvaluationError) as error:
