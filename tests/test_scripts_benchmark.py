@@ -83,13 +83,20 @@ def test_a_page_keeps_what_stands_around_its_figures(page: ModuleType, tmp_path:
         page.write_page("benchmark", summary, file)
 
 
+def test_rivals_are_listed_best_first(page: ModuleType) -> None:
+    summary = summary_of({"a__A": 0.5, "a__B": 1.3}, "lion")
+    text = page.figures("benchmark-rivals", summary)
+    lines = text.split("\n\n")[-1].splitlines()
+    assert [line.split("|")[1].strip() for line in lines[2:]] == [page.LABELS["denograd"], "lion"]
+    assert lines[3].split("|")[2].strip() == "1.100"
+
+
 def test_only_the_whole_grid_changes_pages(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     monkeypatch.setattr(script, "held_out_tables", lambda *_: [builtin_table("wine")])
-    monkeypatch.setattr(script, "MODELS", ("soft_tree",))
-    grid = script.Grid(("adamw", "adamw_default", "denograd"), (16,), 2)
+    grid = script.Grid(("adamw", "adamw_default", "denograd"), (16,), 2, models=("soft_tree",))
     monkeypatch.setattr(script, "GRIDS", {"benchmark": grid})
     docs = tmp_path / "docs"
     docs.mkdir()
@@ -122,8 +129,8 @@ def test_the_grid_of_measured_targets(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(script, "held_out_tables", lambda *_: [builtin_table("diabetes")])
-    monkeypatch.setattr(script, "MODELS", ("soft_tree",))
-    grid = script.Grid(("adamw", "adamw_default", "denograd"), (16,), 2, "regression")
+    optimizers = ("adamw", "adamw_default", "denograd")
+    grid = script.Grid(optimizers, (16,), 2, "regression", ("soft_tree",))
     monkeypatch.setattr(script, "GRIDS", {"benchmark-regression": grid})
     page = tmp_path / "benchmark.md"
     page.write_text("<!-- benchmark-regression:start -->\n<!-- benchmark-regression:end -->\n")
