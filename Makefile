@@ -18,7 +18,7 @@ export OMP_NUM_THREADS ?= 1
 export MPLBACKEND ?= Agg
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test slow benchmark lint format clean distclean
+.PHONY: help install demo test slow benchmark robustness lint format clean distclean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -66,6 +66,13 @@ benchmark: $(VENV)/.package  ## compare with tuned AdamW on the held-out tables 
 	@$(BIN)/python scripts/fetch_data.py --out $(DATA)
 	@$(BIN)/python scripts/benchmark.py --data $(DATA) $(ARGS)
 	@$(BIN)/python scripts/benchmark.py --data $(DATA) --tuned $(ARGS)
+	@$(BIN)/python scripts/benchmark.py --data $(DATA) --regression $(ARGS)
+	@$(BIN)/python scripts/benchmark.py --data $(DATA) --rivals $(ARGS)
+
+robustness: $(VENV)/.package  ## try the denoiser far from what it was trained on (hours; DATA=folder)
+	@$(BIN)/python scripts/fetch_data.py --out $(DATA)
+	@$(BIN)/python scripts/robustness.py --data $(DATA) $(ARGS)
+	@$(BIN)/python scripts/robustness.py --page docs/robustness.md
 
 # mypy runs where no denograd/ folder hides the installed package, which alone has
 # denograd.meta and denograd.baselines in their places.
