@@ -49,6 +49,8 @@ def _scales(part: pd.DataFrame) -> str:
     lines = []
     for (setting, model), group in part.groupby(["setting", "model"], sort=False):
         logs = {owner: own.set_index("dataset")["log"] for owner, own in group.groupby("optimizer")}
+        if len(logs) < len(OWNERS):
+            continue
         ratio = logs["denograd"] - logs["adamw"]
         bad = group.groupby("optimizer")["bad"].sum()
         counts = (str(len(ratio)), str(bad["denograd"]), str(bad["adamw"]))

@@ -26,7 +26,7 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -80,9 +80,8 @@ LARGE_RUNS = (
 class Journal(LineJournal):
     """A line for each run."""
 
-    columns = (
-        *("part", "setting", "model", "rows", "dataset", "optimizer", "log_loss", "blind"),
-    )  # fmt: skip
+    columns = ("part", "setting", "model", "rows", "dataset", "optimizer", "log_loss", "blind")
+    types: ClassVar[dict[str, str]] = {"setting": "str"}
 
 
 class Stack(NamedTuple):
