@@ -71,8 +71,7 @@ benchmark: $(VENV)/.package  ## compare with tuned AdamW on the held-out tables 
 
 robustness: $(VENV)/.package  ## try the denoiser far from what it was trained on (hours; DATA=folder)
 	@$(BIN)/python scripts/fetch_data.py --out $(DATA)
-	@$(BIN)/python scripts/robustness.py --data $(DATA) $(ARGS)
-	@$(BIN)/python scripts/robustness.py --page docs/robustness.md
+	@$(BIN)/python scripts/robustness.py --data $(DATA) --page docs/robustness.md $(ARGS)
 
 # mypy runs where no denograd/ folder hides the installed package, which alone has
 # denograd.meta and denograd.baselines in their places.

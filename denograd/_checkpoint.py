@@ -38,8 +38,9 @@ def unpack(part: Any, parameters: Sequence[Tensor], denoiser: Denoiser) -> dict[
             f"DenoGrad: the state dict has schema {schema!r}, and this version reads {SCHEMA}; "
             "load it with the version of denograd that saved it"
         )
-    for name in ("total_steps", "dataset_size", "batch_size"):
-        check_count(name, part.get(name))
+    for name in ("total_steps", "dataset_size"):
+        check_count(name, part[name])
+    check_count("batch_size", part.get("batch_size"))  # States of earlier versions have none.
     pieces: dict[Tensor, Piece] = {}
     for index, saved in part["parameters"].items():
         if index >= len(parameters):

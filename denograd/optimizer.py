@@ -340,9 +340,9 @@ class DenoGrad(Optimizer):
         """The base's ``state`` and ``param_groups``, and what `DenoGrad` adds to them.
 
         The key ``denograd`` holds a dict: ``schema``, ``step``, ``total_steps``,
-        ``dataset_size``, ``fallbacks``, ``parameters``, the denoiser's statistics by the
-        index that the parameter has in ``param_groups``, and, where something was recorded,
-        ``recording``.
+        ``dataset_size``, ``batch_size``, ``fallbacks``, ``parameters``, the denoiser's
+        statistics by the index that the parameter has in ``param_groups``, and, where something
+        was recorded, ``recording``.
         """
         for before in self._optimizer_state_dict_pre_hooks.values():
             before(self)

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from _page import around_figures, markdown
 
+from denograd.evaluation.html.words import loss_of
+
 LABELS = {
     "adamw": "AdamW, tuned (the control)",
     "adamw_cv": "AdamW, tuned on every table (48 times the cost)",
@@ -77,7 +79,7 @@ def heading(summary: Mapping[str, Any]) -> str:
 
 def overview(summary: Mapping[str, Any]) -> str:
     """Each optimizer against the control."""
-    measured = "rmse" in summary["cases"][0]["optimizers"]["denograd"]
+    measured = loss_of(summary)[0] == "rmse"
     loss, other = ("RMSE", "R²") if measured else ("log loss", "accuracy")
     head = (
         f"| optimizer | {loss}, ratio to the control (95 % interval over tables) | lower in "

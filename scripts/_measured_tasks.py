@@ -49,4 +49,7 @@ class MeasuredFamily:
                 continue  # Every column, or the target, is constant in these rows.
             if data.x_train.shape[1] <= max_features:
                 return Task(table.name, data.x_train, data.y_train, data.x_test, data.y_test, None)
-        raise TableError(f"{_ATTEMPTS} draws gave no task of {rows} rows; ask for fewer rows")
+        raise TableError(
+            f"{_ATTEMPTS} draws gave no task of {rows} rows and at most {max_features} features; "
+            "ask for fewer rows or more features"
+        )

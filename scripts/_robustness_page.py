@@ -16,6 +16,8 @@ OWNERS = {"denograd": "DenoGrad", "adamw": "the control"}
 def write_page(path: Path, results: pd.DataFrame) -> None:
     """Put the figures of all parts that were run between the markers of the page."""
     before, after = around_figures(path)
+    if results.empty:
+        raise SystemExit(f"{path}: no run is done, so there is nothing to write; give --data")
     results = results.assign(
         bad=~(results["log_loss"] <= BLIND_GUESSES * results["blind"]),
         # As in evaluations, a run that diverged counts with four blind guesses.
@@ -41,7 +43,11 @@ def _rates(part: pd.DataFrame) -> str:
             lines.append([model, words, *ratios, str(int(own["bad"].sum()))])
     count = part.groupby(["dataset", "model", "rows"]).ngroups
     head = ["model", "optimizer", *(f"rate × {f}" for f in factors), "diverged"]  # noqa: RUF001
-    title = f"## A base learning rate that is ten times off\n\n{count} cases, one seed.\n\n"
+    title = (
+        "## A base learning rate that is ten times off\n\nLog loss as a ratio to the same "
+        "optimizer's at the best of its three rates (so two optimizers' figures say nothing of "
+        f"which is better); {count} cases, one seed.\n\n"
+    )
     return title + markdown(head, lines)
 
 
@@ -59,7 +65,8 @@ def _scales(part: pd.DataFrame) -> str:
     lines.sort()
     head = ["ten times the", "model", "tables", "diverged, DenoGrad", "diverged, control"]
     head += ["log loss, ratio", "worst ratio"]
-    return "## Ten times the horizon, ten times the width\n\n" + markdown(head, lines)
+    title = "## Ten times the horizon, ten times the width\n\n64 training rows, one seed.\n\n"
+    return title + markdown(head, lines)
 
 
 def _large(part: pd.DataFrame) -> str:

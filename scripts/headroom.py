@@ -8,7 +8,7 @@ of log loss, as a ratio to the control's:
   and judged on the second;
 - by table: the configuration that is best on a table's first draw, judged on its second;
 - by hindsight: the best of each table, chosen and judged on the second draw. No way of choosing
-  can be better, and none will get there;
+  among these configurations can be better, and none will get there;
 - denograd: the default denoiser, on the second draw.
 
     python scripts/headroom.py --data ../shared/data
@@ -65,11 +65,14 @@ def main() -> None:
     rate = base_settings(arguments.denoiser)["lr"]
     columns = ["one setting", "by table", "by hindsight", "denograd"]
     print(f"| model | rows | {' | '.join(columns)} |\n{'|---' * (len(columns) + 2)}|")
+    all_ratios: list[list[float]] = []
     for model in arguments.models:
         for rows in arguments.rows:
             # Two seeds stand one after the other: the first chooses, the second judges.
             cells = MetaValidation(tables, [model], rows=[rows], seeds=2)
             (_, _, first), (_, _, second) = cells.cells
+            if first.tasks.names != second.tasks.names:
+                raise SystemExit(f"{model}, {rows} rows: the two draws are not of the same tables")
             control = cells.control_losses()[1]
             chosen = torch.stack([adamw_losses(first, *s) for s in tried]).double().log()
             judged = torch.stack([adamw_losses(second, *s) for s in tried]).double().log()
@@ -81,9 +84,12 @@ def main() -> None:
                 judged.min(0).values,
                 ours.log(),
             )
-            ratios = [(logs - control.log()).mean().exp() for logs in found]
-            shown = " | ".join(f"{ratio:.3f}" for ratio in ratios)
+            ratios = [float((logs - control.log()).mean()) for logs in found]
+            all_ratios.append(ratios)
+            shown = " | ".join(f"{np.exp(ratio):.3f}" for ratio in ratios)
             print(f"| {model} | {rows} | {shown} |", flush=True)
+    shown = " | ".join(f"{ratio:.3f}" for ratio in np.exp(np.mean(all_ratios, axis=0)))
+    print(f"| all | | {shown} |")
 
 
 if __name__ == "__main__":

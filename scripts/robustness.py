@@ -14,8 +14,7 @@ A run is diverged if its loss is not finite, or above that of four blind guesses
 runs is in `results.csv` before the next; the same command goes on where it stopped.
 
     python scripts/fetch_data.py --out data
-    python scripts/robustness.py --data data --out results/robustness
-    python scripts/robustness.py --out results/robustness --page docs/robustness.md
+    python scripts/robustness.py --data data --out results/robustness --page docs/robustness.md
 """
 
 from __future__ import annotations
@@ -248,14 +247,13 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", default=["rate", "scale", "large"],
                         choices=["rate", "scale", "large"])  # fmt: skip
     parser.add_argument("--page", type=Path, help="write the figures into this page")
-    parser.add_argument("--large-steps", type=int, default=LARGE_STEPS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     journal = Journal(arguments.out)
     if arguments.data is not None:
         run_stacks(journal, arguments.data, arguments.parts)
         if "large" in arguments.parts:
-            run_all_large(journal, arguments.data, arguments.large_steps)
+            run_all_large(journal, arguments.data)
     if arguments.page is not None:
         write_page(arguments.page, journal.read())
 
@@ -278,7 +276,7 @@ def run_stacks(journal: Journal, data: Path, parts: list[str]) -> None:
         journal.append(*rows)
 
 
-def run_all_large(journal: Journal, data: Path, steps: int) -> None:
+def run_all_large(journal: Journal, data: Path) -> None:
     """The part `large`."""
     done = journal.read()
     keys = ["setting", "model", "dataset", "optimizer"]
@@ -286,7 +284,7 @@ def run_all_large(journal: Journal, data: Path, steps: int) -> None:
     for model, make in LARGE.items():
         for optimizer, rate in LARGE_RUNS:
             if (f"{rate:g}", model, LARGE_TABLE, optimizer) not in known:
-                found = run_large(make, optimizer, rate, data, steps)
+                found = run_large(make, optimizer, rate, data, LARGE_STEPS)
                 row = {"part": "large", "setting": f"{rate:g}", "model": model, **found}
                 journal.append({**row, "dataset": LARGE_TABLE, "optimizer": optimizer})
 

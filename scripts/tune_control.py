@@ -18,6 +18,8 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import shlex
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -126,8 +128,7 @@ def main() -> None:
     out = arguments.out or Path("baselines") / control_file(arguments.measured).name
     settings = json.loads(out.read_text())["settings"] if out.exists() else []
     done = {(entry["model"], entry["steps"]) for entry in settings}
-    command = f"python scripts/tune_control.py --data {arguments.data}"
-    command += " --measured" if arguments.measured else ""
+    command = shlex.join(["python", "scripts/tune_control.py", *sys.argv[1:]])
     torch.set_num_threads(1)
     family: TaskFamily | MeasuredFamily
     if arguments.measured:

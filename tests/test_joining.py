@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from denograd.evaluation.joining import joined
+from denograd.evaluation.joining import join
 
 NAMES = st.lists(st.sampled_from("abcd"), min_size=1, unique=True)
 DESCRIBED = {
@@ -46,8 +46,8 @@ def test_joined_settings_hold_both_and_joining_again_adds_nothing(
     one: dict[str, Any], two: dict[str, Any]
 ) -> None:
     before = copy.deepcopy(one)
-    both = joined(json.loads(json.dumps(one)), two)
-    assert both is not None
+    both, contradictions = join(json.loads(json.dumps(one)), two)
+    assert not contradictions
     assert one == before
     assert both["seeds"] == max(one["seeds"], two["seeds"])
     assert both["context"] is (one["context"] or two["context"])
@@ -56,11 +56,8 @@ def test_joined_settings_hold_both_and_joining_again_adds_nothing(
     for part in (one, two):
         for name, described in part["optimizers"].items():
             assert described.items() <= both["optimizers"][name].items()
-    other_way = joined(two, one)
-    assert other_way is not None
-    assert sets(other_way) == sets(both)
-    for again in (joined(both, one), joined(both, two)):
-        assert again is not None
+    for again, none in (join(two, one), join(both, one), join(both, two)):
+        assert not none
         assert sets(again) == sets(both)
 
 
@@ -83,5 +80,23 @@ def test_contradictions_do_not_share_a_folder(
         two["optimizers"]["denograd"]["sha256"] = "77c0"
     else:
         two["task"] = "regression"
-    assert joined(one, two) is None
-    assert joined([], one) is None
+    # However much else has grown, the words are of what contradicts.
+    contradictions = join(one, two)[1]
+    assert len(contradictions) == 1
+    named = {"table": "tables.a", "tuned": "optimizers.adamw.soft_tree", "weights": "sha256"}
+    assert named.get(changed, changed) in contradictions[0]
+    assert join([], one)[1]
+
+
+def test_a_name_that_stands_for_something_else_now_is_a_contradiction() -> None:
+    untuned = {"source": "a paper", "settings": {"lr": 0.001}}
+    tuned = {"source": "a paper", "version": "4", "soft_tree": [{"lr": 0.003}]}
+    grids = [
+        {"models": ["soft_tree"], "optimizers": {"lion": described}}
+        for described in (untuned, tuned)
+    ]
+    said = join(*grids)[1]
+    assert [words.split()[0] for words in said] == [
+        "optimizers.lion.settings",
+        "optimizers.lion.version",
+    ]

@@ -292,6 +292,12 @@ def test_the_meta_loss_goes_on_along_its_tangent(
     torch.testing.assert_close(plain, torch.log(losses + loss.floor))
 
 
+def test_a_tangent_from_nowhere_is_refused() -> None:
+    for above in (0.0, -1.0, math.nan):
+        with pytest.raises(ValueError, match="linear_above="):
+            MetaLoss(linear_above=above)
+
+
 def test_beyond_its_clip_the_meta_loss_is_flat() -> None:
     losses = torch.tensor([1.0, 2.7, 2.8, math.inf], requires_grad=True)
     for above in (1.0, None):

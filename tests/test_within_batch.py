@@ -145,7 +145,12 @@ def test_a_recording_shows_what_the_net_read() -> None:
     train(model, optimizer, batches(3))
     frame = optimizer.recording.to_frame()
     assert (frame["noise_known"] == 0).all()
-    assert (frame["feature_noise_known"] == 0).all() if "feature_noise_known" in frame else True
+    assert (frame["feature.noise_known"] == 0).all()
+
+
+def test_what_is_no_yes_or_no_is_refused() -> None:
+    with pytest.raises(ValueError, match="within_batch='no'; it must be True or False"):
+        WienerDenoiser(within_batch="no")  # type: ignore[arg-type]
 
 
 def test_saved_weights_remember_it(tmp_path: Path) -> None:
@@ -178,6 +183,22 @@ def test_estimators_tell_the_batch_size() -> None:
     optimizer = model._run.optimizer
     assert isinstance(optimizer, DenoGrad)
     assert optimizer.batch_size == 20
+
+
+def test_a_batch_size_of_the_users_own_stands() -> None:
+    table = builtin_table("iris")
+
+    def make(parameters: Any) -> DenoGrad:
+        return DenoGrad(torch.optim.AdamW(parameters, lr=0.01), batch_size=7)
+
+    model = SoftTreeClassifier(
+        max_steps=2, batch_size=20, optimizer=make, warm_start=True, random_state=0
+    )
+    for _ in range(2):
+        model.fit(table.features, table.target)
+        optimizer = model._run.optimizer
+        assert isinstance(optimizer, DenoGrad)
+        assert optimizer.batch_size == 7
 
 
 def test_meta_training_makes_one(tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ class Denoiser(Protocol):
     """One pure function from a gradient to a cleaned gradient and an update gain.
 
     One that has no use for the noise within the batch may say so with an attribute
-    ``within_batch`` that is False; then nobody takes the trouble to measure it.
+    ``within_batch`` that is False; then `denograd.DenoGrad` does not measure it.
     """
 
     @property

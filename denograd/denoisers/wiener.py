@@ -67,8 +67,8 @@ class WienerDenoiser(nn.Module):
             not measure that noise, and takes the variance over time in its place.
 
     Raises:
-        ValueError: ``hidden`` is not a whole number of at least 1, or ``disabled`` names
-            no coefficient.
+        ValueError: ``hidden`` is not a whole number of at least 1, ``disabled`` names no
+            coefficient, or ``within_batch`` is neither True nor False.
 
     Example:
         >>> denoiser = WienerDenoiser(hidden=8)
@@ -99,6 +99,10 @@ class WienerDenoiser(nn.Module):
         if isinstance(hidden, bool) or not isinstance(hidden, int) or hidden < 1:
             raise ValueError(
                 f"WienerDenoiser: hidden={hidden!r}; it must be a whole number of at least 1"
+            )
+        if not isinstance(within_batch, bool):
+            raise ValueError(
+                f"WienerDenoiser: within_batch={within_batch!r}; it must be True or False"
             )
         unknown = [name for name in disabled if name not in COEFFICIENTS]
         if unknown:

@@ -209,6 +209,7 @@ class DenoGradEstimator(BaseEstimator, ABC):  # type: ignore[misc]
                 rows, held_out = self._split(rows)
             if going_on:
                 self._tell_optimizer(self._run.steps + int(self.max_steps), len(rows.frame))
+                self._tell_batch_size(len(rows.frame))
             else:
                 self._start(rows, int(self.max_steps))
             self._count_anew()
@@ -233,6 +234,7 @@ class DenoGradEstimator(BaseEstimator, ABC):  # type: ignore[misc]
             else:
                 # How long this goes on is not known any more.
                 self._tell_optimizer(None, self._rows_seen + len(rows.frame))
+                self._tell_batch_size(len(rows.frame))
             self._train(rows, None, -(-len(rows.frame) // int(self.batch_size)), all_rows=False)
         return self
 
@@ -307,9 +309,10 @@ class DenoGradEstimator(BaseEstimator, ABC):  # type: ignore[misc]
             optimizer = make_optimizer(
                 self.optimizer, self.learning_rate, model, total_steps, len(rows.frame)
             )
-        if isinstance(optimizer, DenoGrad) and optimizer.batch_size is None:
-            optimizer.batch_size = min(int(self.batch_size), len(rows.frame))
         self._run = Run(model, optimizer, np.random.default_rng(self._seed))
+        # A function that makes the optimizer may have said it itself.
+        self._tells_batch_size = isinstance(optimizer, DenoGrad) and optimizer.batch_size is None
+        self._tell_batch_size(len(rows.frame))
 
     def _lasting_parameters(self) -> dict[str, Any]:
         """Parameters that a model and its optimizer were made with."""
@@ -330,8 +333,11 @@ class DenoGradEstimator(BaseEstimator, ABC):  # type: ignore[misc]
     def _tell_optimizer(self, total_steps: int | None, dataset_size: int) -> None:
         if isinstance(self._run.optimizer, DenoGrad):
             self._run.optimizer.total_steps = total_steps
-            self._run.optimizer.batch_size = min(int(self.batch_size), dataset_size)
             self._run.optimizer.dataset_size = dataset_size
+
+    def _tell_batch_size(self, rows: int) -> None:
+        if self._tells_batch_size and isinstance(self._run.optimizer, DenoGrad):
+            self._run.optimizer.batch_size = min(int(self.batch_size), rows)
 
     def _split(self, rows: TrainingRows) -> tuple[TrainingRows, TrainingRows]:
         """Rows to learn from and rows to stop by; each class has rows among the former."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
-_GROWING = ("models", "seeds", "context", "optimizers", "tables")
-"""Parts of the settings that say which cells there are, and not what happens in one."""
 
-
-def joined(before: Any, now: dict[str, Any]) -> dict[str, Any] | None:
-    """The settings of both evaluations together, if no cell of one contradicts the other's.
+def join(before: Any, now: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The settings of both evaluations together, and what keeps them apart.
 
     More seeds, models, optimizers, tables and models outside torch only add cells. All else
     decides what happens in a cell: the number of steps, the rows of a batch, a tuned value, the
@@ -21,44 +19,67 @@ def joined(before: Any, now: dict[str, Any]) -> dict[str, Any] | None:
         now: what is asked for, as plain JSON.
 
     Returns:
-        settings with the cells of both; None if they cannot stand side by side.
+        settings with the cells of both, and each contradiction in words; the settings mean
+        nothing unless there is none.
 
     Example:
         >>> before = {"steps": 200, "seeds": 5, "tables": {"wine": "1f3a"}}
-        >>> joined(before, {"steps": 200, "seeds": 3, "tables": {"iris": "77c0"}})
-        {'steps': 200, 'seeds': 5, 'tables': {'wine': '1f3a', 'iris': '77c0'}}
-        >>> joined(before, {"steps": 100, "seeds": 5, "tables": {"wine": "1f3a"}}) is None
-        True
+        >>> join(before, {"steps": 200, "seeds": 3, "tables": {"iris": "77c0"}})
+        ({'steps': 200, 'seeds': 5, 'tables': {'wine': '1f3a', 'iris': '77c0'}}, [])
+        >>> join(before, {"steps": 100, "seeds": 9, "tables": {"wine": "1f3a"}})[1]
+        ['steps was 200, now it is 100']
     """
-    if not isinstance(before, dict) or before.keys() != now.keys():
-        return None
-    both = {}
-    for key, value in now.items():
-        found = _grown(before[key], value) if key in _GROWING else _same(before[key], value)
-        if found is None:
-            return None
-        both[key] = found
-    return both
+    if not isinstance(before, dict):
+        return now, list(_differences(before, now, "the content of the file"))
+    both: dict[str, Any] = {}
+    found: list[str] = []
+    models = {*_list(before.get("models")), *_list(now.get("models"))}
+    for key in dict.fromkeys([*before, *now]):
+        old, new = before.get(key), now.get(key)
+        both[key] = new
+        if key == "models" and isinstance(old, list) and isinstance(new, list):
+            both[key] = list(dict.fromkeys([*old, *new]))
+        elif key in ("seeds", "context") and isinstance(old, int) and isinstance(new, int):
+            both[key] = max(old, new)
+        elif key in ("tables", "optimizers") and isinstance(old, dict) and isinstance(new, dict):
+            both[key] = {**old, **new}
+            for name in old.keys() & new.keys():
+                # What an optimizer stands for is said model by model, so it grows with them.
+                growing = models if key == "optimizers" else set()
+                both[key][name] = _merged(old[name], new[name])
+                found += _contradictions(old[name], new[name], f"{key}.{name}", growing)
+        else:
+            found += _differences(old, new, key)
+    return both, found
 
 
-def _same(before: Any, now: Any) -> Any:
-    return now if before == now else None
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
-def _grown(before: Any, now: Any) -> Any:
-    """The larger number, all names, or all entries if those that both have are the same."""
+def _merged(old: Any, new: Any) -> Any:
+    return {**old, **new} if isinstance(old, dict) and isinstance(new, dict) else new
+
+
+def _contradictions(old: Any, new: Any, where: str, growing: set[str]) -> Iterator[str]:
+    """Where two descriptions differ, but for keys that one of them has and that may be new."""
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        yield from _differences(old, new, where)
+        return
+    for key in dict.fromkeys([*old, *new]):
+        if (key in old and key in new) or key not in growing:
+            yield from _differences(old.get(key), new.get(key), f"{where}.{key}")
+
+
+def _differences(before: Any, now: Any, where: str) -> Iterator[str]:
+    """Each place where two JSON values differ, in words."""
     if isinstance(before, dict) and isinstance(now, dict):
-        # What an optimizer stands for is said model by model, so it grows with the models.
-        shared = {key: _described(before[key], now[key]) for key in before.keys() & now.keys()}
-        agree = all(found is not None for found in shared.values())
-        return {**before, **now, **shared} if agree else None
-    if isinstance(before, list) and isinstance(now, list):
-        return list(dict.fromkeys([*before, *now]))
-    return max(before, now) if isinstance(before, int) and isinstance(now, int) else None
+        for key in dict.fromkeys([*before, *now]):
+            yield from _differences(before.get(key), now.get(key), f"{where}.{key}")
+    elif before != now:
+        yield f"{where} was {_clipped(before)}, now it is {_clipped(now)}"
 
 
-def _described(before: Any, now: Any) -> Any:
-    if not (isinstance(before, dict) and isinstance(now, dict)):
-        return _same(before, now)
-    shared = before.keys() & now.keys()
-    return {**before, **now} if all(before[key] == now[key] for key in shared) else None
+def _clipped(value: Any, most: int = 60) -> str:
+    text = str(value)
+    return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -18,7 +18,7 @@ from typing import Any, Literal, TextIO
 from filelock import FileLock, Timeout
 
 from denograd.evaluation.config import EvaluationError, OtherSettingsError
-from denograd.evaluation.joining import joined
+from denograd.evaluation.joining import join
 from denograd.evaluation.metrics import METRICS
 from denograd.evaluation.regression_metrics import REGRESSION_METRICS
 from denograd.evaluation.train import Cell, CellResult
@@ -58,7 +58,10 @@ Restart = Literal["never", "changed", "always"]
 ``changed``: only what has other settings, and is of the same tables nevertheless.
 """
 
-_FILES = ("cells.jsonl", "results.csv", "errors.csv", "summary.json", "report.html", "config.json")
+_FILES = (
+    *("cells.jsonl", "results.csv", "errors.csv", "summary.json", "report.html"),
+    *("versions.json", "config.json"),
+)
 
 
 @contextmanager
@@ -162,6 +165,20 @@ class Journal:
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         self._replace(name, lambda file: file.write(text))
 
+    def versions_before(self, versions: dict[str, Any]) -> dict[str, Any]:
+        """What cells of before were run with where it differs from now, which is then noted.
+
+        Args:
+            versions: of packages, by name.
+        """
+        path = self.folder / "versions.json"
+        try:
+            before = json.loads(path.read_text(encoding="utf-8")) if self.finished else {}
+        except (OSError, ValueError):
+            before = {}
+        self.write_json("versions.json", versions)
+        return {name: value for name, value in before.items() if versions.get(name) != value}
+
     def _claim(self, settings: dict[str, Any], restart: Restart) -> None:
         path = self.folder / "config.json"
         if not path.exists():
@@ -179,12 +196,13 @@ class Journal:
             raise EvaluationError(
                 f"{path}: it is damaged ({error}); choose another folder, or --restart"
             ) from error
-        both = joined(before, settings)
-        if both is not None:
+        both, contradictions = join(before, settings)
+        if not contradictions:
             if both != before:
                 self.write_json("config.json", both)
             return
-        difference = _difference(before, settings)
+        more = f"; and {len(contradictions) - 3} more" if len(contradictions) > 3 else ""
+        difference = "; ".join(contradictions[:3]) + more
         if restart != "changed" or _tables(before) != _tables(settings):
             raise OtherSettingsError(
                 f"{self.folder}: it holds an evaluation with other settings "
@@ -244,24 +262,3 @@ def _tables(settings: Any) -> set[str] | None:
     """Names of the tables that results are of; None if the settings do not say."""
     tables = settings.get("tables") if isinstance(settings, dict) else None
     return set(tables) if isinstance(tables, dict) else None
-
-
-def _difference(before: Any, now: Any) -> str:
-    """The first three places where two JSON values differ, in words."""
-    found = list(_differences(before, now, ""))
-    more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
-    return "; ".join(found[:3]) + more
-
-
-def _differences(before: Any, now: Any, where: str) -> Iterator[str]:
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in dict.fromkeys([*before, *now]):
-            inner = f"{where}.{key}" if where else key
-            yield from _differences(before.get(key), now.get(key), inner)
-    elif before != now:
-        yield f"{where} was {_clipped(before)}, now it is {_clipped(now)}"
-
-
-def _clipped(value: Any, most: int = 60) -> str:
-    text = str(value)
-    return text if len(text) <= most else f"{text[: most - 3]}..."

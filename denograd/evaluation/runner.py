@@ -121,6 +121,13 @@ def evaluate(
                 f"{journal.folder}: results of other settings are thrown away ({journal.changed})",
             )
 
+        if older := journal.versions_before(versions()):
+            _note(
+                console,
+                f"{journal.folder}: cells of before were run with "
+                f"{', '.join(f'{name} {value}' for name, value in older.items())}; start in "
+                "another folder if that may matter",
+            )
         cells = _cells(tables, sizes, config, console)
         todo = [cell for cell in cells if cell not in journal.finished]
         if len(todo) < len(cells):

@@ -29,6 +29,9 @@ class MetaLoss:
             that over-confidence costs in proportion to the loss; None: nowhere.
         final: weight of the end of the inner loop; each point along the path weighs 1.
         every: inner steps between points along the path, roughly.
+
+    Raises:
+        ValueError: ``linear_above`` is not above 0.
     """
 
     floor: float = 0.25
@@ -36,6 +39,12 @@ class MetaLoss:
     linear_above: float | None = None
     final: float = 6.0
     every: int = 30
+
+    def __post_init__(self) -> None:
+        if self.linear_above is not None and not self.linear_above > 0:
+            raise ValueError(
+                f"MetaLoss: linear_above={self.linear_above!r}; it must be above 0, or None"
+            )
 
     def __call__(self, losses: Tensor, classes: Tensor) -> Tensor:
         """``(T,)`` losses in nats to ``(T,)``; ``classes`` are the tasks' class counts."""
