@@ -86,9 +86,13 @@ def test_a_page_keeps_what_stands_around_its_figures(page: ModuleType, tmp_path:
 def test_rivals_are_listed_best_first(page: ModuleType) -> None:
     summary = summary_of({"a__A": 0.5, "a__B": 1.3}, "lion")
     text = page.figures("benchmark-rivals", summary)
-    lines = text.split("\n\n")[-1].splitlines()
+    *_, table, closing = text.split("\n\n")
+    lines = table.splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:]] == [page.LABELS["denograd"], "lion"]
     assert lines[3].split("|")[2].strip() == "1.100"
+    ratio = np.sqrt(0.5 * 1.3) / 1.1
+    assert closing.startswith(f"{page.LABELS['denograd']} against lion: ")
+    assert f"**{ratio:.3f}**, lower in 50 % of 2 cases" in closing
 
 
 def test_only_the_whole_grid_changes_pages(
