@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -344,6 +346,20 @@ def test_a_folder_grows_by_seeds_models_optimizers_and_tables(tmp_path: Path) ->
     assert (part.trained, len(part.results)) == (0, 2)
     assert part.summary["settings"]["seeds"] == 1
     assert quiet([iris, wine], whole, tmp_path / "grown").trained == 0
+
+
+def test_cells_of_other_versions_are_noted(tmp_path: Path) -> None:
+    config = small_config(sizes=(16,), seeds=1, models=("soft_tree",))
+    console = Console(record=True, width=200, file=io.StringIO())
+    evaluate([builtin_table("wine")], config, tmp_path, jobs=1, console=console)
+    assert "cells of before" not in console.export_text()
+    path = tmp_path / "versions.json"
+    found = json.loads(path.read_text())
+    assert found["torch"] == version("torch")
+    path.write_text(json.dumps({**found, "torch": "1.0"}))
+    for said in (True, False):
+        evaluate([builtin_table("wine")], config, tmp_path, jobs=1, console=console)
+        assert ("cells of before were run with torch 1.0;" in console.export_text()) is said
 
 
 def test_restart_if_changed_keeps_what_is_the_same_or_of_other_tables(tmp_path: Path) -> None:
