@@ -108,6 +108,22 @@ def stacked_run(
     return start_rival(episode, *rival_settings(name, model_name, steps, rows))
 
 
+def final_losses(run: StackedRun, episode: Episode) -> Tensor:
+    """Held-out loss of each run, ``(T,)``, once it has taken all of its steps.
+
+    Args:
+        run: on the episode, with no step taken.
+        episode: the runs.
+    """
+    for _ in range(episode.steps):
+        run.step()
+    tasks = episode.tasks
+    with torch.no_grad(), run.judged() as flat:
+        return episode.model.loss(
+            flat, tasks.x_test, tasks.y_test, tasks.feature_mask, tasks.class_mask
+        )
+
+
 def start_rival(episode: Episode, rival: Rival, settings: Settings) -> StackedRun:
     """Start a rival with given settings on a stack of runs.
 

@@ -16,7 +16,7 @@ from denograd.meta.episode import Episode, assemble_episode
 from denograd.meta.family import TableFamily
 from denograd.meta.processes import Processes
 from denograd.meta.tables import SourceTable, fingerprint_tables
-from denograd.meta.task import TaskBatch
+from denograd.meta.task import Task, TaskBatch
 from denograd.models.registry import MODEL_NAMES, check_model, make_model
 
 
@@ -73,6 +73,48 @@ def judging_models(trained: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in dict.fromkeys((*trained, UNSEEN)) if name in tuned)
 
 
+def adamw_losses(episode: Episode, lr: float, weight_decay: float, schedule: str) -> Tensor:
+    """Held-out loss of each task, ``(T,)``, once AdamW has trained on it.
+
+    Args:
+        episode: the tasks; what it says of the optimizer is replaced.
+        lr: learning rate at the start.
+        weight_decay: AdamW's.
+        schedule: one of `denograd.baselines.SCHEDULES`.
+    """
+    tuned = replace(
+        episode,
+        learning_rate=torch.full_like(episode.learning_rate, lr),
+        weight_decay=weight_decay,
+        micro=1,
+    )
+
+    def factor(step: int) -> float:
+        return schedule_factor(schedule, step, episode.steps)
+
+    return run_episode(tuned, IdentityDenoiser(), factor)
+
+
+def draw_whole(rng: np.random.Generator, family: TableFamily, rows: int) -> list[Task]:
+    """A task of each table with all of its columns; a table too small for it sits out.
+
+    Args:
+        rng: the only source of randomness.
+        family: the tables.
+        rows: training rows; at least 100 others must be left, and at most 500 are judged on.
+    """
+    drawn = []
+    for table in family.tables:
+        if len(table.labels) < rows + 100:
+            continue
+        for _ in range(50):
+            task = family.draw_from(rng, table, rows, 500, 10**6)
+            if task is not None:
+                drawn.append(task)
+                break
+    return drawn
+
+
 class MetaValidation:
     """A fixed set of runs on tables that meta-training does not see.
 
@@ -121,15 +163,7 @@ class MetaValidation:
         rng: np.random.Generator,
         family: TableFamily,
     ) -> None:
-        drawn = []
-        for table in family.tables:
-            if len(table.labels) < rows + 100:
-                continue
-            for _ in range(50):
-                task = family.draw_from(rng, table, rows, 500, 10**6)
-                if task is not None:
-                    drawn.append(task)
-                    break
+        drawn = draw_whole(rng, family, rows)
         # Stacked with narrow tables, one that is wide would be paid for by all.
         for group in (
             [task for task in drawn if task.x_train.shape[1] <= _WIDE],
@@ -179,17 +213,7 @@ class MetaValidation:
 
     def _run_control(self, name: str, rows: int, episode: Episode) -> Tensor:
         settings = control_settings(name, self.steps, rows)
-        tuned = replace(
-            episode,
-            learning_rate=torch.full_like(episode.learning_rate, settings.lr),
-            weight_decay=settings.weight_decay,
-            micro=1,
-        )
-
-        def schedule(step: int) -> float:
-            return schedule_factor(settings.schedule, step, self.steps)
-
-        return run_episode(tuned, IdentityDenoiser(), schedule)
+        return adamw_losses(episode, settings.lr, settings.weight_decay, settings.schedule)
 
     def score(
         self,

@@ -41,27 +41,32 @@ def classification_tables(
     Raises:
         TableError: none of them can be used.
     """
-    catalog = pd.read_csv(data / "catalog.csv")
-    catalog = catalog[catalog["file"].str.startswith(f"{split}/")]
     sources, cut = [], 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TableWarning)
         for kind in kinds:
-            for file in catalog["file"][catalog["task"].isin(KINDS[kind])]:
-                if Path(file).stem in SHOWN_BY_DEMO:
+            for path in files_of(data, split, KINDS[kind]):
+                if path.stem in SHOWN_BY_DEMO:
                     continue
                 try:
                     if kind == "numbers":
                         cut += 1
-                        table = _cut(data / file, 2 + cut % 2)
+                        table = _cut(path, 2 + cut % 2)
                     else:
-                        table = read_table(data / file, "target")
+                        table = read_table(path, "target")
                     sources.append(encode_source(table, ordered=kind == "series"))
                 except TableError as error:
                     print(f"left out: {error}")
     if not sources:
         raise TableError(f"{data}: no table of {split} can be used")
     return sources
+
+
+def files_of(data: Path, split: str, tasks: Sequence[str]) -> list[Path]:
+    """The files of a split whose task, as the catalogue calls it, is one of these."""
+    catalog = pd.read_csv(data / "catalog.csv")
+    chosen = catalog["file"].str.startswith(f"{split}/") & catalog["task"].isin(tasks)
+    return [data / file for file in catalog["file"][chosen]]
 
 
 def _cut(path: Path, count: int) -> Table:

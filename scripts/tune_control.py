@@ -20,7 +20,6 @@ import json
 import math
 import shlex
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,14 +27,12 @@ import torch
 from _development_tables import classification_tables
 from _measured_tasks import MeasuredFamily
 
-from denograd.baselines import schedule_factor
 from denograd.baselines.control import control_file
-from denograd.denoisers import IdentityDenoiser
-from denograd.meta.engines import run_episode
 from denograd.meta.episode import Episode, assemble_episode, log_uniform
 from denograd.meta.estimators import MetaLoss
 from denograd.meta.family import MixedFamily, PriorFamily, TableFamily, TaskFamily
 from denograd.meta.task import TaskBatch
+from denograd.meta.validation import adamw_losses
 from denograd.models.registry import KNOWN_MODELS, MODEL_NAMES, make_model
 
 STEPS = (200, 100, 50, 300)
@@ -77,13 +74,7 @@ def draw_settings(rng: np.random.Generator) -> tuple[float, float, str]:
 
 def score(episode: Episode, lr: float, decay: float, schedule: str) -> float:
     """The meta-loss that denoisers are trained to lower, at the end of training."""
-
-    def factor(step: int) -> float:
-        return schedule_factor(schedule, step, episode.steps)
-
-    rates = torch.full_like(episode.learning_rate, lr)
-    tuned = replace(episode, learning_rate=rates, weight_decay=decay)
-    losses = run_episode(tuned, IdentityDenoiser(), factor).nan_to_num(nan=math.inf)
+    losses = adamw_losses(episode, lr, decay, schedule).nan_to_num(nan=math.inf)
     if episode.tasks.y_train.is_floating_point():
         return float(torch.log(losses.clamp(max=CLIP_MEASURED) + FLOOR_MEASURED).mean())
     return float(MetaLoss()(losses, episode.tasks.classes).mean())

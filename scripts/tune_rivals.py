@@ -27,12 +27,11 @@ from typing import Any
 import numpy as np
 import torch
 from _development_tables import classification_tables
-from torch import Tensor
 from tune_control import SIZES, STEPS, draw
 
 from denograd.baselines import RIVALS, Rival
 from denograd.baselines.rival import Settings
-from denograd.baselines.stacked import start_rival
+from denograd.baselines.stacked import final_losses, start_rival
 from denograd.baselines.tuned import RIVALS_FILE, SCHEMA, read_tuned
 from denograd.meta.episode import Episode
 from denograd.meta.estimators import MetaLoss
@@ -44,14 +43,7 @@ TUNABLE = tuple(name for name, rival in RIVALS.items() if rival.space)
 
 def train(episode: Episode, rival: Rival, settings: Settings) -> Tensor:
     """Held-out loss of each task with a rival, ``(T,)``."""
-    run = start_rival(episode, rival, settings)
-    for _ in range(episode.steps):
-        run.step()
-    tasks = episode.tasks
-    with torch.no_grad(), run.judged() as flat:
-        return episode.model.loss(
-            flat, tasks.x_test, tasks.y_test, tasks.feature_mask, tasks.class_mask
-        )
+    return final_losses(start_rival(episode, rival, settings), episode)
 
 
 def score(episode: Episode, rival: Rival, settings: Settings) -> float:

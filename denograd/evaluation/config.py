@@ -77,8 +77,19 @@ class EvaluationConfig:
         try:
             for model in self.models:
                 check_model(model)
+        except ValueError as error:
+            raise EvaluationError(str(error)) from error
+        self.check_optimizers()
+
+    def check_optimizers(self, measured: bool = False) -> None:
+        """Raise an `EvaluationError` if an optimizer cannot train one of the models.
+
+        Args:
+            measured: whether the target is a number.
+        """
+        try:
             for optimizer in self.optimizers:
-                check_optimizer(optimizer, self.models, self.steps)
+                check_optimizer(optimizer, self.models, self.steps, measured)
         except ValueError as error:
             raise EvaluationError(str(error)) from error
 

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
-from denograd.baselines import check_optimizer, describe_optimizer
+from denograd.baselines import describe_optimizer
 from denograd.baselines.context import CONTEXT_MODELS, context_available
 from denograd.data import ColumnPlan, Table, TableError, plan_columns
 from denograd.evaluation.cases import FIT
@@ -67,7 +67,8 @@ def evaluate(
     Writes ``results.csv``, ``summary.json``, ``report.html``, learning curves as PNG and, if
     cells failed, ``errors.csv``. Called again for the same folder it runs only what is missing, be
     it what a kill left undone or seeds, models, optimizers and tables that are new; the report is
-    of what is asked for. A size that a table is too small for is left out with a note.
+    of what is asked for. Seconds of cells that were run at different times need not compare. A
+    size that a table is too small for is left out with a note.
 
     Args:
         tables: of different names.
@@ -121,7 +122,8 @@ def evaluate(
                 f"{journal.folder}: results of other settings are thrown away ({journal.changed})",
             )
 
-        if older := journal.versions_before(versions()):
+        versions_now = versions()
+        if older := journal.versions_before(versions_now):
             _note(
                 console,
                 f"{journal.folder}: cells of before were run with "
@@ -151,7 +153,7 @@ def evaluate(
             "schema": 2,
             "command": command,
             "finished_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "versions": versions(),
+            "versions": versions_now,
             "settings": settings,
             "reference": config.reference,
             "cells_finished": len(finished),
@@ -219,11 +221,8 @@ def _fitting_sizes(table: Table, sizes: Sequence[int], console: Console) -> list
 def _settings(tables: Sequence[Table], config: EvaluationConfig) -> dict[str, Any]:
     """All that decides the results, so that results of different settings never mix."""
     measured = tables[0].n_classes is None
-    try:
-        for name in config.optimizers:
-            check_optimizer(name, config.models, config.steps, measured)
-    except ValueError as error:
-        raise EvaluationError(str(error)) from error
+    if measured:  # For classes the settings were checked when they were made.
+        config.check_optimizers(measured)
     optimizers = {
         name: describe_optimizer(name, config.models, measured) for name in config.optimizers
     }
