@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 from _development_tables import classification_tables
+from torch import Tensor
 from tune_control import SIZES, STEPS, draw
 
 from denograd.baselines import RIVALS, Rival
