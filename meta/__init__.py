@@ -14,7 +14,9 @@ Example:
 """
 
 from denograd.meta.batched import BatchedModel
+from denograd.meta.checkpoint import Progress
 from denograd.meta.combine import Combined, combine
+from denograd.meta.config import MetaTrainingError, TrainerConfig
 from denograd.meta.engines import (
     ENGINES,
     BatchedEngine,
@@ -50,7 +52,7 @@ from denograd.meta.prior import draw_prior_table
 from denograd.meta.processes import Processes, ProcessLost
 from denograd.meta.tables import SourceTable, encode_source, load_sources
 from denograd.meta.task import Task, TaskBatch, make_task
-from denograd.meta.trainer import MetaTrainer, MetaTrainingError, Progress, TrainerConfig
+from denograd.meta.trainer import MetaTrainer
 from denograd.meta.validation import MetaValidation, Score
 from denograd.meta.weights import TaskWeights, denoiser_of_task
 

@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 
 from denograd.data import TableError, TableWarning
+from denograd.meta.config import MetaTrainingError, TrainerConfig
 from denograd.meta.episode import EpisodeDistribution
 from denograd.meta.family import (
     TRIALS,
@@ -25,7 +26,7 @@ from denograd.meta.family import (
 )
 from denograd.meta.processes import Processes
 from denograd.meta.tables import SourceTable, load_sources
-from denograd.meta.trainer import MetaTrainer, MetaTrainingError, TrainerConfig
+from denograd.meta.trainer import MetaTrainer
 from denograd.meta.validation import MetaValidation, judging_models
 from denograd.meta.view import View
 from denograd.models.registry import KNOWN_MODELS, MODEL_NAMES

@@ -5,13 +5,12 @@ from __future__ import annotations
 import copy
 import json
 import math
-import os
 import signal
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,157 +18,18 @@ from typing import Any
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from denograd.denoisers import WienerDenoiser, save_denoiser
+from denograd.meta.checkpoint import Progress, read_checkpoint, write_checkpoint
 from denograd.meta.combine import Combined, combine, usual_norm
-from denograd.meta.engines import ENGINES, BatchedEngine, Engine
+from denograd.meta.config import MetaTrainingError, TrainerConfig
 from denograd.meta.episode import Episode, EpisodeDistribution, draw_episode
-from denograd.meta.estimators import ESTIMATORS, Estimator, MetaLoss
+from denograd.meta.estimators import MetaLoss
 from denograd.meta.family import TaskFamily
-from denograd.meta.horizon import Curriculum, Truncation
 from denograd.meta.processes import Processes, ProcessLost
 from denograd.meta.validation import MetaValidation, Score
-
-
-class MetaTrainingError(RuntimeError):
-    """Meta-training cannot start or go on; the message says what to do."""
-
-
-@dataclass(frozen=True)
-class TrainerConfig:
-    """How to meta-train; with the task family, and with ``steps``, it decides every weight.
-
-    With ``minutes`` the learning rate follows the clock, and no two runs are the same.
-    What explodes is left out: the gradient of a task is compared with the *usual norm*,
-    the median over the last hundred meta-steps of the median norm of a task.
-
-    Attributes:
-        seed: of everything drawn.
-        steps: meta-steps, or None to be stopped by ``minutes``.
-        minutes: time, over all resumed runs, or None to be stopped by ``steps``.
-        learning_rate: peak rate of the outer Adam; it warms up, then falls by a cosine to
-            a tenth.
-        warm_up: meta-steps of warm-up.
-        estimator: of the meta-gradient: ``truncated``, ``full``, ``es`` or ``pes``.
-        sigma, pairs: of the perturbations, for ``es`` and ``pes``.
-        engine: that runs the inner loop.
-        second_order: whether the meta-gradient goes through the gradients of the inner loop,
-            too; see `BatchedEngine`.
-        truncation: where unrolls are cut.
-        curriculum: how horizons grow.
-        explosion: a task whose gradient exceeds this many times the usual norm is left out
-            and counted.
-        clip: the gradient of a task is shortened to this many times the usual norm.
-        average: decay of the running average of the weights that is validated and saved.
-        validate_every: meta-steps between meta-validations.
-        patience: meta-validations without a new best one after which to stop; None for
-            never.
-        save_seconds: time between checkpoints.
-        hidden: width of the denoiser's net.
-        pooled: whether a layer sees the mean features of all.
-        disabled: coefficients held at their neutral value.
-        within_batch: whether the denoiser reads the noise within the batch.
-    """
-
-    seed: int = 0
-    steps: int | None = None
-    minutes: float | None = None
-    learning_rate: float = 2e-3
-    warm_up: int = 30
-    estimator: str = "truncated"
-    sigma: float = 0.02
-    pairs: int = 1
-    engine: str = "batched"
-    second_order: bool = True
-    truncation: Truncation = field(default_factory=Truncation)
-    curriculum: Curriculum = field(default_factory=Curriculum)
-    explosion: float = 8.0
-    clip: float = 2.0
-    average: float = 0.99
-    validate_every: int = 250
-    patience: int | None = None
-    save_seconds: float = 30.0
-    hidden: int = 32
-    pooled: bool = True
-    disabled: tuple[str, ...] = ()
-    within_batch: bool = True
-
-    def __post_init__(self) -> None:
-        least = {"seed": 0, "warm_up": 1, "validate_every": 1, "hidden": 1, "pairs": 1}
-        for name, bound in least.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < bound:
-                raise MetaTrainingError(
-                    f"{name}={value!r}; it must be a whole number of at least {bound}"
-                )
-        for name in ("steps", "minutes", "patience"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise MetaTrainingError(f"{name}={value!r}; it must be above 0, or None")
-        for name in ("learning_rate", "sigma", "explosion", "clip"):
-            value = getattr(self, name)
-            if not (value > 0 and math.isfinite(value)):
-                raise MetaTrainingError(f"{name}={value!r}; it must be a number above 0")
-        if not 0 <= self.average < 1:
-            raise MetaTrainingError(f"average={self.average!r}; it must be at least 0, below 1")
-
-    def make_estimator(self) -> Estimator:
-        """The estimator that is named.
-
-        Raises:
-            MetaTrainingError: no estimator has this name.
-        """
-        if self.estimator not in ESTIMATORS:
-            raise MetaTrainingError(
-                f"estimator={self.estimator!r}; use one of {', '.join(ESTIMATORS)}"
-            )
-        options = {"es": {"sigma": self.sigma, "pairs": self.pairs}}
-        options["pes"] = options["es"]
-        return ESTIMATORS[self.estimator](**options.get(self.estimator, {}))
-
-    def make_engine(self) -> Engine:
-        """The engine that is named.
-
-        Raises:
-            MetaTrainingError: no engine has this name, or it knows no first order.
-        """
-        if self.engine not in ENGINES:
-            raise MetaTrainingError(f"engine={self.engine!r}; use one of {', '.join(ENGINES)}")
-        if self.second_order:
-            return ENGINES[self.engine]()
-        if self.engine != BatchedEngine.name:
-            raise MetaTrainingError(
-                f"second_order=False with engine={self.engine!r}; only {BatchedEngine.name!r} can"
-            )
-        return BatchedEngine(second_order=False)
-
-
-@dataclass
-class Progress:
-    """Where an outer loop stands.
-
-    Attributes:
-        step: meta-steps done.
-        elapsed: seconds of training, over all resumed runs.
-        left_out: tasks left out for an exploding or non-finite gradient.
-        tasks: tasks drawn, those left out among them.
-        norms: median norms of a task's gradient, of the last meta-steps.
-        best: best meta-validation ratio so far, or None.
-        history: one record for each meta-validation.
-    """
-
-    step: int = 0
-    elapsed: float = 0.0
-    left_out: int = 0
-    tasks: int = 0
-    norms: list[float] = field(default_factory=list)
-    best: float | None = None
-    history: list[dict[str, Any]] = field(default_factory=list)
-
 
 Listener = Callable[[Progress, dict[str, float]], None]
 Log = Callable[[str, float], None]
@@ -351,7 +211,9 @@ class MetaTrainer:
                 f"{self.out} was made with another {', '.join(different)}; resume with the "
                 "options it was started with (see its config.json), or choose another --out"
             )
-        self._load()
+        self.progress = read_checkpoint(
+            self.checkpoint, self.denoiser, self.average, self.optimizer
+        )
 
     def _done(self) -> bool:
         config, progress = self.config, self.progress
@@ -573,37 +435,9 @@ class MetaTrainer:
         """
         if not self.processes.leads:
             return
-        tensors = {f"denoiser.{k}": v for k, v in self.denoiser.state_dict().items()}
-        tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
-        for i, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"adam.{i}.{k}": torch.as_tensor(v) for k, v in state.items()}
-        partial = self.checkpoint.with_suffix(".partial")
-        metadata = {"progress": json.dumps(asdict(self.progress))}
-        save_file({k: v.contiguous() for k, v in tensors.items()}, partial, metadata)
-        os.replace(partial, self.checkpoint)
+        write_checkpoint(
+            self.checkpoint, self.progress, self.denoiser, self.average, self.optimizer
+        )
         if self.progress.best is None:
             # Nothing has picked weights yet, so the last are the ones to use.
             self._export(None)
-
-    def _load(self) -> None:
-        try:
-            with safe_open(self.checkpoint, framework="pt") as file:
-                tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
-                metadata = file.metadata()
-            self.progress = Progress(**json.loads(metadata["progress"]))
-            self.denoiser.load_state_dict(_part(tensors, "denoiser."))
-            self.average.load_state_dict(_part(tensors, "average."))
-        except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise MetaTrainingError(
-                f"{self.checkpoint} cannot be read ({error}); start anew in another --out"
-            ) from error
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in _part(tensors, "adam.").items():
-            index, key = name.split(".", 1)
-            state.setdefault(int(index), {})[key] = value
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
-
-
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

@@ -12,7 +12,8 @@ from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from denograd.meta.trainer import MetaTrainer, Progress
+from denograd.meta.checkpoint import Progress
+from denograd.meta.trainer import MetaTrainer
 
 LINE_SECONDS = 30.0
 """Time between lines where the output is no terminal."""

@@ -21,11 +21,13 @@ import torch
 from _development_tables import KINDS, SHOWN_BY_DEMO, classification_tables
 
 from denograd.denoisers import WienerDenoiser, load_denoiser
+from denograd.meta.checkpoint import Progress
+from denograd.meta.config import TrainerConfig
 from denograd.meta.episode import EpisodeDistribution
 from denograd.meta.estimators import MetaLoss
 from denograd.meta.family import MixedFamily, PriorFamily, TableFamily
 from denograd.meta.horizon import Curriculum, Truncation
-from denograd.meta.trainer import MetaTrainer, Progress, TrainerConfig
+from denograd.meta.trainer import MetaTrainer
 from denograd.meta.validation import MetaValidation, judging_models
 from denograd.models.registry import KNOWN_MODELS, MODEL_NAMES
 

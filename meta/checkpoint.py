@@ -1,0 +1,100 @@
+"""Where an outer loop stands, and the file that it goes on from."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from denograd.meta.config import MetaTrainingError
+
+
+@dataclass
+class Progress:
+    """Where an outer loop stands.
+
+    Attributes:
+        step: meta-steps done.
+        elapsed: seconds of training, over all resumed runs.
+        left_out: tasks left out for an exploding or non-finite gradient.
+        tasks: tasks drawn, those left out among them.
+        norms: median norms of a task's gradient, of the last meta-steps.
+        best: best meta-validation ratio so far, or None.
+        history: one record for each meta-validation.
+    """
+
+    step: int = 0
+    elapsed: float = 0.0
+    left_out: int = 0
+    tasks: int = 0
+    norms: list[float] = field(default_factory=list)
+    best: float | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def write_checkpoint(
+    path: Path,
+    progress: Progress,
+    denoiser: nn.Module,
+    average: nn.Module,
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    """Write all that a run goes on from, in one file, so that no half of it is ever read.
+
+    Args:
+        path: of the file.
+        progress: where the outer loop stands.
+        denoiser: the weights that are trained.
+        average: their running average.
+        optimizer: of the outer loop.
+    """
+    tensors = {f"denoiser.{k}": v for k, v in denoiser.state_dict().items()}
+    tensors |= {f"average.{k}": v for k, v in average.state_dict().items()}
+    for i, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"adam.{i}.{k}": torch.as_tensor(v) for k, v in state.items()}
+    partial = path.with_suffix(".partial")
+    metadata = {"progress": json.dumps(asdict(progress))}
+    save_file({k: v.contiguous() for k, v in tensors.items()}, partial, metadata)
+    os.replace(partial, path)
+
+
+def read_checkpoint(
+    path: Path, denoiser: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer
+) -> Progress:
+    """Put what `write_checkpoint` wrote back where it came from.
+
+    Returns:
+        where the outer loop stood.
+
+    Raises:
+        MetaTrainingError: the file is damaged, or of another denoiser.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
+            metadata = file.metadata()
+        progress = Progress(**json.loads(metadata["progress"]))
+        denoiser.load_state_dict(_part(tensors, "denoiser."))
+        average.load_state_dict(_part(tensors, "average."))
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise MetaTrainingError(
+            f"{path} cannot be read ({error}); start anew in another --out"
+        ) from error
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in _part(tensors, "adam.").items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    return progress
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
