@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict
@@ -14,6 +13,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from denograd.base import base_settings, make_base
 from denograd.baselines.control import control_file, control_settings, read_control
 from denograd.baselines.cross_validation import (
     FOLDS,
@@ -28,7 +28,6 @@ from denograd.baselines.rival import Rival, Settings, TwoStage, evaluating, impo
 from denograd.baselines.schedules import schedule_factor
 from denograd.baselines.tuned import RIVALS_FILE, read_tuned, tuned_settings
 from denograd.denoisers import read_card, resolve_denoiser
-from denograd.models import TabularModel
 
 CONTROL = "adamw"
 """The optimizer that every other one is compared with."""
@@ -44,13 +43,7 @@ OPTIMIZER_NAMES = (CONTROL, CROSS_VALIDATED, *RIVALS, "denograd")
 
 _DENOGRAD = "denograd"
 _UNTUNED = "default"
-_BASES: dict[str, type[torch.optim.Optimizer]] = {
-    "adamw": torch.optim.AdamW,
-    "adam": torch.optim.Adam,
-    "sgd": torch.optim.SGD,
-}
 _BASE_OF_RULE = {"adam": "adamw", "sgd": "sgd"}
-_DEFAULT_BASE: Mapping[str, Any] = {"name": "adamw", "lr": 1e-2, "weight_decay": 0.0}
 
 
 class Recipe(NamedTuple):
@@ -122,7 +115,7 @@ def make_optimizer(
     if spec is not None:
         from denograd.optimizer import DenoGrad
 
-        base = make_base(model, base_settings(spec))
+        base = make_base(model, base_settings(spec, model_name))
         optimizer = DenoGrad(
             base,
             spec,
@@ -237,9 +230,10 @@ def check_optimizer(name: str, models: tuple[str, ...], steps: int, measured: bo
     if spec is not None:
         try:
             resolve_denoiser(spec)
+            for model in models:
+                make_base(nn.Linear(1, 1), base_settings(spec, model))
         except ValueError as error:
             raise BaselineError(f"optimizer {name!r}: {error}") from error
-        make_base(nn.Linear(1, 1), base_settings(spec))
     elif name == CONTROL:
         for model in models:
             control_settings(model, steps, 1, control_file(measured))
@@ -272,7 +266,8 @@ def describe_optimizer(
     spec = denoiser_of(name)
     if spec is not None:
         weights = None if spec == "identity" else read_card(spec)["sha256"]
-        return {"denoiser": spec, "sha256": weights, "base": base_settings(spec)}
+        bases = {model: base_settings(spec, model) for model in models}
+        return {"denoiser": spec, "sha256": weights, **bases}
     if name == CONTROL:
         tuned = read_control(control_file(measured))
         return {m: [asdict(entry) for entry in tuned if entry.model == m] for m in models}
@@ -310,37 +305,3 @@ def denoiser_of(name: str) -> str | None:
         "NAME:default for a rival as it comes, denograd:NAME for another shipped denoiser or "
         "denograd:PATH for saved weights"
     )
-
-
-def base_settings(denoiser: str) -> dict[str, Any]:
-    """The base optimizer that a denoiser was meta-trained with.
-
-    Its card says so under ``base``, by itself or among what is said of its training:
-    ``{"name": "adamw", "lr": 0.01, "weight_decay": 0.0}``. Where the card is silent, and
-    for ``identity``, it is AdamW with learning rate 0.01 and no decay.
-    """
-    if denoiser == "identity":
-        return dict(_DEFAULT_BASE)
-    card = read_card(denoiser)
-    base = card.get("base", card["training"].get("base", {}))
-    if isinstance(base, str):
-        base = {"name": base}
-    return {**_DEFAULT_BASE, **base}
-
-
-def make_base(model: nn.Module, settings: Mapping[str, Any]) -> torch.optim.Optimizer:
-    """A torch optimizer from `base_settings`.
-
-    Raises:
-        BaselineError: an optimizer or an argument of it that is not known.
-    """
-    arguments = dict(settings)
-    name = arguments.pop("name")
-    if name not in _BASES:
-        raise BaselineError(f"base optimizer {name!r} is not known; use one of {', '.join(_BASES)}")
-    unknown = set(arguments) - set(inspect.signature(_BASES[name]).parameters)
-    if unknown:
-        raise BaselineError(f"base optimizer {name!r} takes no {', '.join(sorted(unknown))}")
-    # Some models keep layers from being denoised, and say so in their groups.
-    groups = model.parameter_groups() if isinstance(model, TabularModel) else model.parameters()
-    return _BASES[name](groups, **arguments)

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from denograd.base import base_settings
 from denograd.baselines.control import control_file, control_settings
 from denograd.baselines.cross_validation import TrainingRows, cross_validate_adamw
 from denograd.baselines.errors import BaselineError
 from denograd.baselines.registry import (
     CONTROL,
     CROSS_VALIDATED,
-    base_settings,
     denoiser_of,
     rival_base,
     rival_settings,
@@ -96,7 +96,7 @@ def stacked_run(
     spec = denoiser_of(name)
     if spec is not None:
         denoiser = resolve_denoiser(spec)
-        return StackedDenoiser(with_base(episode, base_settings(spec)), denoiser)
+        return StackedDenoiser(with_base(episode, base_settings(spec, model_name)), denoiser)
     if name == CONTROL:
         measured = episode.tasks.y_train.is_floating_point()
         tuned = control_settings(model_name, steps, rows, control_file(measured))
@@ -141,7 +141,7 @@ def start_rival(episode: Episode, rival: Rival, settings: Settings) -> StackedRu
 
 
 def with_base(episode: Episode, settings: Mapping[str, Any]) -> Episode:
-    """The episode with a base optimizer of `denograd.baselines.base_settings`.
+    """The episode with a base optimizer of `denograd.base.base_settings`.
 
     Raises:
         NotStackable: the engine's base has no such setting.

@@ -3,14 +3,15 @@
 Example:
     >>> import torch, denograd
     >>> model = torch.nn.Linear(4, 2)
-    >>> base = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    >>> optimizer = denograd.DenoGrad(base, denoiser="identity", model=model)
+    >>> base = denograd.recommended_base(model)
+    >>> optimizer = denograd.DenoGrad(base, model=model)
     >>> isinstance(optimizer, torch.optim.Optimizer)
     True
 """
 
 from pathlib import Path as _Path
 
+from denograd.base import recommended_base
 from denograd.denoisers import (
     Context,
     Denoised,
@@ -45,5 +46,6 @@ __all__ = [
     "State",
     "WienerDenoiser",
     "load_denoiser",
+    "recommended_base",
     "save_denoiser",
 ]

@@ -25,6 +25,7 @@ from denograd._sensitivity import (
     sensitivity,
 )
 from denograd.audit import AuditLog
+from denograd.base import base_settings, make_base
 from denograd.denoisers import Denoiser, resolve_denoiser
 
 __all__ = [
@@ -109,15 +110,14 @@ def reference_runs(
     for name, number in (("rows", rows), ("steps", steps), ("every", every)):
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:
             raise InspectionError(f"{name}={number!r}; it must be a whole number of at least 1")
-    from denograd.baselines.registry import base_settings
-
     # Read once: a denoiser of the Hub could change between two trainings.
-    base = base_settings(str(denoiser) if isinstance(denoiser, (str, Path)) else "identity")
+    card_of = denoiser if isinstance(denoiser, (str, Path)) else "identity"
+    bases = {model: base_settings(card_of, model) for model in models}
     resolved = resolve_denoiser(denoiser)
     done = []
     for table in tables:
         for model in models:
-            done.append(_train(resolved, base, table, model, rows, steps, every, seed))
+            done.append(_train(resolved, bases[model], table, model, rows, steps, every, seed))
             if progress is not None:
                 progress(f"{table}, {model}")
     return done
@@ -133,7 +133,6 @@ def _train(
     every: int,
     seed: int,
 ) -> Reference:
-    from denograd.baselines.registry import make_base
     from denograd.data import Encoder, builtin_table, check_size, nested_split, plan_columns
     from denograd.evaluation.train import draw_batches, initial_model
     from denograd.optimizer import DenoGrad

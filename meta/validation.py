@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -39,6 +40,14 @@ class Score:
     by_model: dict[str, float]
     by_rows: dict[int, float]
     by_table: dict[str, float]
+
+
+class Judged(NamedTuple):
+    """A table at one size, for one model."""
+
+    model: str
+    rows: int
+    table: str
 
 
 WORST = 100.0
@@ -228,6 +237,15 @@ class MetaValidation:
             learning_rate: of Adam; default: the validation's own.
             processes: share the cells among them; the score is the same on each.
         """
+        return score_of(self.log_ratios(denoiser, learning_rate, processes))
+
+    def log_ratios(
+        self,
+        denoiser: Denoiser,
+        learning_rate: float | None = None,
+        processes: Processes | None = None,
+    ) -> dict[Judged, float]:
+        """Log of held-out loss, denoiser over control, of each cell; arguments as in `score`."""
         rate, processes = learning_rate or self.learning_rate, processes or Processes()
         device = _device(denoiser)
 
@@ -236,32 +254,42 @@ class MetaValidation:
             return run_episode(replace(episode, learning_rate=rates).to(device), denoiser)
 
         control, cleaned = self.control_losses(processes), self._losses(run, processes)
-        mean: dict[tuple[str, int, str], list[tuple[float, float]]] = {}
+        mean: dict[Judged, list[tuple[float, float]]] = {}
         for (name, rows, episode), theirs, ours in zip(self.cells, control, cleaned, strict=True):
             pairs = zip(episode.tasks.names, ours.tolist(), theirs.tolist(), strict=True)
             for table, a, b in pairs:
-                mean.setdefault((name, rows, table), []).append((a, b))
-        logs = {
+                mean.setdefault(Judged(name, rows, table), []).append((a, b))
+        return {
             cell: float(np.log(np.mean([a for a, _ in v]) / np.mean([b for _, b in v])))
             for cell, v in mean.items()
         }
 
-        def geometric(position: int) -> dict[str | int, float]:
-            keys = sorted({cell[position] for cell in logs}, key=str)
-            return {
-                k: float(np.exp(np.mean([v for c, v in logs.items() if c[position] == k])))
-                for k in keys
-            }
 
-        values = np.array(list(logs.values()))
-        return Score(
-            ratio=float(np.exp(values.mean())),
-            wins=float((values < 0).mean()),
-            worst=float(np.exp(values.max())),
-            by_model={str(k): v for k, v in geometric(0).items()},
-            by_rows={int(k): v for k, v in geometric(1).items()},
-            by_table={str(k): v for k, v in geometric(2).items()},
-        )
+def score_of(logs: Mapping[Judged, float]) -> Score:
+    """The score of cells, from the logarithms of their ratios.
+
+    Example:
+        >>> cells = Judged("soft_tree", 16, "wine"), Judged("soft_tree", 32, "wine")
+        >>> score_of(dict(zip(cells, np.log([0.5, 2.0])))).by_rows
+        {16: 0.5, 32: 2.0}
+    """
+
+    def geometric(position: int) -> dict[str | int, float]:
+        keys = sorted({cell[position] for cell in logs}, key=str)
+        return {
+            k: float(np.exp(np.mean([v for c, v in logs.items() if c[position] == k])))
+            for k in keys
+        }
+
+    values = np.array(list(logs.values()))
+    return Score(
+        ratio=float(np.exp(values.mean())),
+        wins=float((values < 0).mean()),
+        worst=float(np.exp(values.max())),
+        by_model={str(k): v for k, v in geometric(0).items()},
+        by_rows={int(k): v for k, v in geometric(1).items()},
+        by_table={str(k): v for k, v in geometric(2).items()},
+    )
 
 
 def _device(denoiser: Denoiser) -> torch.device:

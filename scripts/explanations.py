@@ -34,14 +34,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from denograd import DenoGrad, explain
+from denograd import DenoGrad, explain, recommended_base
 from denograd.baselines import (
     BaselineError,
     ControlSettings,
     control_settings,
     schedule_factor,
 )
-from denograd.baselines.registry import base_settings, make_base
 from denograd.data import (
     Encoder,
     TableWarning,
@@ -236,7 +235,7 @@ def make_optimizer(
     options: dict[str, Any] = {}
     if arm == "penalties":
         options["penalties"] = [Decorrelation(weight=PENALTY_WEIGHT)]
-    base = make_base(model, base_settings("default"))
+    base = recommended_base(model)
     made = DenoGrad(base, "default", model=model, total_steps=STEPS, dataset_size=ROWS, **options)
     return made, None
 

@@ -26,7 +26,7 @@ import torch
 from _development_tables import classification_tables
 from tune_control import draw_settings
 
-from denograd.baselines.registry import base_settings
+from denograd.base import base_settings
 from denograd.denoisers import resolve_denoiser
 from denograd.meta.engines import run_episode
 from denograd.meta.validation import MetaValidation, adamw_losses, bounded
@@ -50,11 +50,11 @@ def main() -> None:
     tried = [draw_settings(rng) for _ in range(arguments.tried)]
     tables = classification_tables(arguments.data, "meta_validation")
     denoiser = resolve_denoiser(arguments.denoiser)
-    rate = base_settings(arguments.denoiser)["lr"]
     columns = ["one setting", "by table", "by hindsight", "denograd"]
     print(f"| model | rows | {' | '.join(columns)} |\n{'|---' * (len(columns) + 2)}|")
     all_ratios: list[list[float]] = []
     for model in arguments.models:
+        rate = base_settings(arguments.denoiser, model)["lr"]
         for rows in arguments.rows:
             # Two seeds stand one after the other: the first chooses, the second judges.
             cells = MetaValidation(tables, [model], rows=[rows], seeds=2)

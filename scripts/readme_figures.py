@@ -20,6 +20,7 @@ import pandas as pd
 from _benchmark_page import LABELS
 from _page import around_figures
 
+from denograd.base import base_settings
 from denograd.data import builtin_table
 from denograd.denoisers import read_card
 from denograd.evaluation import EvaluationConfig, evaluate
@@ -99,10 +100,11 @@ def main() -> None:
         f"{validation['worst']:.2f}. By architecture: {by_model} (from the card, `denograd "
         f"denoisers default`). Meta-training saw {trained} alone."
     )
+    rates = ", ".join(f"`{m}` {base_settings('default', m)['lr']:g}" for m in config.models)
     section = f"""Mean log loss (nats) and accuracy on test rows over {len(TABLES)} tables
 ({", ".join(TABLES)}), 2 models and {arguments.seeds} seeds, {config.steps} steps; made by
 `python scripts/readme_figures.py`. None of the tables was meta-trained on. DenoGrad runs around
-{base["name"]} with a rate of {base["lr"]:g}, the same everywhere:
+{base["name"]} with the rate that its card recommends, the same on every table and size ({rates}):
 
 {means(done.results)}
 

@@ -38,8 +38,8 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from denograd import DenoGrad
+from denograd.base import base_settings, make_base
 from denograd.baselines import control_settings
-from denograd.baselines.registry import base_settings, make_base
 from denograd.baselines.stacked import StackedDenoiser, final_losses, with_base
 from denograd.data import plan_columns, read_table
 from denograd.denoisers import resolve_denoiser
@@ -156,7 +156,7 @@ def losses_of(stack: Stack, episode: Episode) -> Tensor:
     if stack.optimizer == "adamw":
         tuned = control_settings(stack.model, episode.steps, stack.rows)
         return adamw_losses(episode, tuned.lr * factor, tuned.weight_decay, tuned.schedule)
-    settings = dict(base_settings("default"))
+    settings = base_settings("default", stack.model)
     settings["lr"] *= factor
     run = StackedDenoiser(with_base(episode, settings), resolve_denoiser("default"))
     return final_losses(run, episode)
@@ -208,7 +208,7 @@ def run_large(
     schedule = None
     optimizer: torch.optim.Optimizer
     if optimizer_name == "denograd":
-        base = make_base(model, {**base_settings("default"), "lr": rate})
+        base = make_base(model, {**base_settings("default", None), "lr": rate})
         optimizer = DenoGrad(base, "default", model=model, total_steps=steps, dataset_size=rows)
     else:
         optimizer = torch.optim.AdamW(model.parameters(), lr=rate)

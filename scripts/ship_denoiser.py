@@ -1,8 +1,9 @@
 """Score a meta-trained denoiser on meta-validation and put it into the package.
 
 The learning rate of the base that its card recommends is the one, of those given, with the
-lowest geometric mean of held-out log loss to the tuned control. The card then says how it
-does at every one of them.
+lowest geometric mean of held-out log loss to the tuned control. An architecture that gains one
+per cent or more from another rate has that one in the card, for itself. The card then says how
+the denoiser does at every one of them.
 
     python scripts/ship_denoiser.py runs/default/denoiser.safetensors --data ../shared/data
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from _development_tables import KINDS, classification_tables
 
 from denograd.baselines import read_control
 from denograd.denoisers import load_denoiser, read_card, save_denoiser
-from denograd.meta.validation import MetaValidation, Score
+from denograd.meta.validation import MetaValidation, Score, score_of
 from denograd.models.registry import KNOWN_MODELS
 
 WEIGHTS = Path("denograd/denoisers/weights")
@@ -28,6 +30,30 @@ JUDGES = tuple(dict.fromkeys(entry.model for entry in read_control()))
 """Architectures that a control is tuned for."""
 
 COMPUTED = {"schema", "kind", "features", "coefficients", "config", "tensors", "sha256"}
+
+
+MATTERS = 0.99
+"""Of the ratio at the common rate: what an architecture must reach to have a rate of its own."""
+
+
+def choose_rates(scores: Mapping[float, Score]) -> tuple[float, dict[str, float]]:
+    """The best rate for all architectures, and the rates of those that want another."""
+    best = min(scores, key=lambda rate: scores[rate].ratio)
+    own = {}
+    for model, common in scores[best].by_model.items():
+        rate = min(scores, key=lambda r, m=model: scores[r].by_model[m])
+        if scores[rate].by_model[model] <= MATTERS * common:
+            own[model] = rate
+    return best, own
+
+
+def show(title: str, score: Score) -> None:
+    """Print a score."""
+    print(
+        f"{title}: ratio {score.ratio:.4f}, wins {score.wins:.3f}, worst {score.worst:.2f}, "
+        f"{score.by_model}, {score.by_rows}",
+        flush=True,
+    )
 
 
 def main() -> None:
@@ -49,21 +75,24 @@ def main() -> None:
     denoiser = load_denoiser(arguments.denoiser)
     tables = classification_tables(arguments.data, "meta_validation", arguments.kinds)
     validation = MetaValidation(tables, arguments.models, seeds=arguments.seeds)
-    scores: dict[float, Score] = {}
+    cells = {}
     for rate in arguments.rates:
-        scores[rate] = validation.score(denoiser, learning_rate=rate)
-        print(
-            f"rate {rate:g}: ratio {scores[rate].ratio:.4f}, wins {scores[rate].wins:.3f}, "
-            f"worst {scores[rate].worst:.2f}, {scores[rate].by_model}, {scores[rate].by_rows}",
-            flush=True,
-        )
-    best = min(scores, key=lambda rate: scores[rate].ratio)
+        cells[rate] = validation.log_ratios(denoiser, learning_rate=rate)
+        show(f"rate {rate:g}", score_of(cells[rate]))
+    best, own = choose_rates({rate: score_of(logs) for rate, logs in cells.items()})
+    chosen = score_of({c: cells[own.get(c.model, best)][c] for c in cells[best]})
+    show(f"rate {best:g}, and {own}", chosen)
     card = {k: v for k, v in read_card(arguments.denoiser).items() if k not in COMPUTED}
     card.pop("denograd_version", None)
     card["training"]["base"] = {"name": "adamw", "lr": best, "weight_decay": 0.0}
+    if own:
+        card["training"]["base"]["lr_by_model"] = own
     card["figures"] = {
-        "meta_validation": asdict(scores[best]),
-        "meta_validation_ratio_by_base_rate": {f"{r:g}": s.ratio for r, s in scores.items()},
+        "meta_validation": asdict(chosen),
+        "meta_validation_ratio_by_base_rate": {
+            f"{rate:g}": {"all": score.ratio, **score.by_model}
+            for rate, score in ((rate, score_of(logs)) for rate, logs in cells.items())
+        },
         "command": shlex.join(["python", *sys.argv]),
     }
     for key in ("intended_use", "not_for"):

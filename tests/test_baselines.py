@@ -24,7 +24,6 @@ from denograd.baselines import (
     describe_optimizer,
     make_optimizer,
     read_control,
-    registry,
     schedule_factor,
 )
 from denograd.baselines.control import CONTROL_FILE, REGRESSION_CONTROL_FILE
@@ -198,31 +197,13 @@ def test_defaults_are_torchs() -> None:
     assert same(ours, theirs)
 
 
-def test_denograd_wraps_the_base_of_its_card(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_denograd_wraps_the_base_of_its_card() -> None:
     ours, theirs = new_model(), new_model()
     recipe = make_optimizer("denograd:identity", ours, model_name="soft_tree", steps=8, rows=20)
     assert isinstance(recipe.optimizer, denograd.DenoGrad)
     train(ours, recipe.optimizer)
     train(theirs, torch.optim.AdamW(theirs.parameters(), lr=1e-2, weight_decay=0.0))
     assert same(ours, theirs)
-
-    for card in (
-        {"base": {"name": "sgd", "lr": 0.5}, "training": {}},
-        {"training": {"base": {"name": "sgd", "lr": 0.5}}},
-    ):
-        monkeypatch.setattr(registry, "read_card", lambda _, card=card: card)
-        settings = registry.base_settings("mine")
-        assert (settings["name"], settings["lr"]) == ("sgd", 0.5)
-        assert isinstance(registry.make_base(new_model(), settings), torch.optim.SGD)
-    monkeypatch.setattr(registry, "read_card", lambda _: {"training": {}})
-    assert registry.base_settings("mine") == {"name": "adamw", "lr": 1e-2, "weight_decay": 0.0}
-
-
-def test_bases_that_are_not_known() -> None:
-    with pytest.raises(BaselineError, match="base optimizer 'lion' is not known"):
-        registry.make_base(new_model(), {"name": "lion", "lr": 0.1})
-    with pytest.raises(BaselineError, match="base optimizer 'sgd' takes no beta"):
-        registry.make_base(new_model(), {"name": "sgd", "lr": 0.1, "beta": 1})
 
 
 @pytest.mark.parametrize("name", ["adam", "denograd:", "identity:denograd", ""])

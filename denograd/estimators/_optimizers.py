@@ -8,10 +8,10 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 
-from denograd.baselines.errors import BaselineError
-from denograd.baselines.registry import base_settings, make_base
+from denograd.base import base_settings, make_base
 from denograd.denoisers import DenoiserFileError
 from denograd.models._base import is_number
+from denograd.models.registry import name_of
 from denograd.optimizer import DenoGrad
 
 OptimizerFactory: TypeAlias = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -38,9 +38,9 @@ def make_optimizer(
 
     Args:
         optimizer: ``denograd``, DenoGrad with the default denoiser around the base that
-            its card recommends; ``denograd:NAME`` or ``denograd:PATH``, another denoiser;
-            ``adamw``, ``adam`` or ``sgd``; or a function that makes an optimizer of the
-            parameters. A `DenoGrad` that it makes is told the model, the number of steps
+            its card recommends for the model; ``denograd:NAME`` or ``denograd:PATH``, another
+            denoiser; ``adamw``, ``adam`` or ``sgd``; or a function that makes an optimizer of
+            the parameters. A `DenoGrad` that it makes is told the model, the number of steps
             and of rows where it does not know them.
         learning_rate: of the base optimizer; None for the recommended one (``denograd``)
             or 0.01 (``adamw``, ``adam``) and 0.1 (``sgd``, momentum 0.9).
@@ -71,8 +71,8 @@ def make_optimizer(
     elif head == "denograd" and bool(colon) == bool(denoiser):
         denoiser = denoiser or "default"
         try:
-            settings = base_settings(denoiser)
-        except (DenoiserFileError, BaselineError) as error:
+            settings = base_settings(denoiser, name_of(model))
+        except DenoiserFileError as error:
             raise ValueError(f"optimizer={optimizer!r}: {error}") from error
     else:
         raise ValueError(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from torch import nn
+
 from denograd.models._base import TabularModel
 from denograd.models.additive_net import AdditiveNet
 from denograd.models.feature_attention import FeatureAttention
@@ -69,3 +71,14 @@ def check_model(name: str) -> None:
     """Raise a `ValueError` that lists the known names if ``name`` is not one of them."""
     if name not in KNOWN_MODELS:
         raise ValueError(f"model {name!r} is not known; use one of {', '.join(KNOWN_MODELS)}")
+
+
+def name_of(model: nn.Module) -> str | None:
+    """The name by which `make_model` knows a model's class; None for one of another class.
+
+    Example:
+        >>> name_of(SoftTree(n_features=4, n_classes=2, depth=5))
+        'soft_tree'
+    """
+    classes = {**_MAKERS, "temporal_attention": TemporalAttention}
+    return next((name for name, made in classes.items() if type(model) is made), None)

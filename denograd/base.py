@@ -1,0 +1,97 @@
+"""The optimizer that a denoiser wants to be wrapped around."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from denograd.denoisers.storage import DenoiserFileError, read_card
+from denograd.models import TabularModel
+from denograd.models.registry import name_of
+
+_BASES: dict[str, type[torch.optim.Optimizer]] = {
+    "adamw": torch.optim.AdamW,
+    "adam": torch.optim.Adam,
+    "sgd": torch.optim.SGD,
+}
+_DEFAULT: Mapping[str, Any] = {"name": "adamw", "lr": 1e-2, "weight_decay": 0.0}
+
+
+def recommended_base(
+    model: nn.Module, denoiser: str | os.PathLike[str] = "default"
+) -> torch.optim.Optimizer:
+    """The base optimizer that a denoiser's card recommends, for a model's parameters.
+
+    Which learning rate is best depends more on the architecture than on the data. A card gives
+    one for each architecture on which that made a difference, and one for all others.
+
+    Args:
+        model: one of `denograd.models`, or any other.
+        denoiser: name of a shipped denoiser, ``"identity"``, or path to saved weights.
+
+    Returns:
+        an optimizer for `denograd.DenoGrad`.
+
+    Raises:
+        DenoiserFileError: the denoiser's card cannot be read, or names a base optimizer, or an
+            argument of one, that is not known.
+
+    Example:
+        >>> from denograd.models import SoftTree
+        >>> tree = SoftTree(n_features=4, n_classes=2)
+        >>> base = recommended_base(tree)
+        >>> type(base).__name__, base.param_groups[0]["lr"]
+        ('AdamW', 0.01)
+    """
+    return make_base(model, base_settings(denoiser, name_of(model)))
+
+
+def base_settings(denoiser: str | os.PathLike[str], model_name: str | None) -> dict[str, Any]:
+    """The base optimizer that a denoiser's card recommends, as `make_base` takes it.
+
+    The card says so under ``base``, by itself or among what is said of its training:
+    ``{"name": "adamw", "lr": 0.01, "weight_decay": 0.0, "lr_by_model": {"attention": 0.002}}``.
+    Where it is silent, and for ``identity``, that is AdamW with learning rate 0.01 and no decay.
+
+    Args:
+        denoiser: name of a shipped denoiser, ``"identity"``, or path to saved weights.
+        model_name: as `denograd.models.registry.make_model` takes it; None for a model of
+            another kind.
+
+    Raises:
+        DenoiserFileError: the card cannot be read.
+    """
+    if denoiser == "identity":
+        return dict(_DEFAULT)
+    card = read_card(denoiser)
+    base = card.get("base", card["training"].get("base", {}))
+    settings = {**_DEFAULT, **({"name": base} if isinstance(base, str) else base)}
+    by_model = settings.pop("lr_by_model", {})
+    if model_name in by_model:
+        settings["lr"] = by_model[model_name]
+    return settings
+
+
+def make_base(model: nn.Module, settings: Mapping[str, Any]) -> torch.optim.Optimizer:
+    """A torch optimizer from `base_settings`.
+
+    Raises:
+        DenoiserFileError: an optimizer or an argument of it that is not known.
+    """
+    arguments = dict(settings)
+    name = arguments.pop("name")
+    if name not in _BASES:
+        raise DenoiserFileError(
+            f"base optimizer {name!r} is not known; use one of {', '.join(_BASES)}"
+        )
+    unknown = set(arguments) - set(inspect.signature(_BASES[name]).parameters)
+    if unknown:
+        raise DenoiserFileError(f"base optimizer {name!r} takes no {', '.join(sorted(unknown))}")
+    # Some models keep layers from being denoised, and say so in their groups.
+    groups = model.parameter_groups() if isinstance(model, TabularModel) else model.parameters()
+    return _BASES[name](groups, **arguments)
