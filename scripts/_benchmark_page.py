@@ -17,6 +17,7 @@ LABELS = {
     "adamw_default": "AdamW, torch's defaults",
     "denograd:identity": "AdamW, rate 0.01, no decay, untuned",
     "denograd": "AdamW with DenoGrad, untuned",
+    "denograd:history": "AdamW with DenoGrad and `history`, untuned",
 }
 MODELS = {
     "soft_tree": "soft tree",

@@ -3,7 +3,8 @@
 The learning rate of the base that its card recommends is the one, of those given, with the
 lowest geometric mean of held-out log loss to the tuned control. An architecture that gains one
 per cent or more from another rate has that one in the card, for itself. The card then says how
-the denoiser does at every one of them.
+the denoiser does at every one of them. One that does not read the noise within the batch is judged
+without it.
 
     python scripts/ship_denoiser.py runs/default/denoiser.safetensors --data ../shared/data
 """
@@ -74,7 +75,9 @@ def main() -> None:
     torch.set_num_threads(1)
     denoiser = load_denoiser(arguments.denoiser)
     tables = classification_tables(arguments.data, "meta_validation", arguments.kinds)
-    validation = MetaValidation(tables, arguments.models, seeds=arguments.seeds)
+    validation = MetaValidation(
+        tables, arguments.models, seeds=arguments.seeds, noise=denoiser.within_batch
+    )
     cells = {}
     for rate in arguments.rates:
         cells[rate] = validation.log_ratios(denoiser, learning_rate=rate)

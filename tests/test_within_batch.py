@@ -12,9 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from denograd import DenoGrad, WienerDenoiser, load_denoiser, save_denoiser
+from denograd import (
+    DenoGrad,
+    WienerDenoiser,
+    load_denoiser,
+    recommended_base,
+    save_denoiser,
+)
 from denograd.data import builtin_table, plan_columns
-from denograd.denoisers import Context, Layout
+from denograd.denoisers import Context, Layout, resolve_denoiser
 from denograd.denoisers._base import reads_noise
 from denograd.estimators import SoftTreeClassifier
 from denograd.evaluation import Cell, train_cell
@@ -27,6 +33,7 @@ from denograd.meta import (
     TrainerConfig,
     Truncation,
 )
+from denograd.models import SoftTree
 
 BATCH = 16
 
@@ -208,3 +215,29 @@ def test_meta_training_makes_one(tmp_path: Path) -> None:
     config = TrainerConfig(steps=1, hidden=4, truncation=Truncation((2, 2)), within_batch=False)
     MetaTrainer(PriorFamily(), distribution, config, tmp_path / "run").run()
     assert not reads_noise(load_denoiser(tmp_path / "run" / "denoiser.safetensors"))
+
+
+@pytest.mark.parametrize(("name", "reads"), [("default", True), ("history", False)])
+def test_what_is_shipped_says_whether_it_reads_the_noise(name: str, reads: bool) -> None:
+    assert reads_noise(resolve_denoiser(name)) is reads
+
+
+def test_history_does_the_same_with_and_without_the_model() -> None:
+    table = builtin_table("wine")
+    x = torch.tensor(table.features.to_numpy()[:32], dtype=torch.float32)
+    x, y = (x - x.mean(0)) / x.std(0), torch.from_numpy(table.codes[:32])
+    models = []
+    for given in (True, False):
+        torch.manual_seed(0)
+        model = SoftTree(x.shape[1], 3)
+        base = recommended_base(model, "history")
+        owner = model if given else None
+        optimizer = DenoGrad(base, "history", model=owner, batch_size=BATCH)
+        for step in range(6):
+            rows = slice(BATCH * (step % 2), BATCH * (step % 2 + 1))
+            optimizer.zero_grad()
+            F.nll_loss(model(x[rows]), y[rows]).backward()
+            optimizer.step()
+        models.append(model)
+    for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        assert torch.equal(a, b)
