@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +13,7 @@ from torch import nn
 
 from denograd.denoisers.storage import DenoiserFileError, read_card
 from denograd.models import TabularModel
+from denograd.models._base import is_number
 from denograd.models.registry import name_of
 
 _BASES: dict[str, type[torch.optim.Optimizer]] = {
@@ -31,7 +33,9 @@ def recommended_base(
     one for each architecture on which that made a difference, and one for all others.
 
     Args:
-        model: one of `denograd.models`, or any other.
+        model: one of `denograd.models`, or any other. Give the model itself, before
+            `torch.compile` or DistributedDataParallel wraps it: a wrapper or a subclass counts
+            as any other model.
         denoiser: name of a shipped denoiser, ``"identity"``, or path to saved weights.
 
     Returns:
@@ -39,7 +43,8 @@ def recommended_base(
 
     Raises:
         DenoiserFileError: the denoiser's card cannot be read, or names a base optimizer, or an
-            argument of one, that is not known.
+            argument of one, that is not known, or a learning rate that is none.
+        TypeError: the denoiser is neither a name nor a path.
 
     Example:
         >>> from denograd.models import SoftTree
@@ -64,14 +69,27 @@ def base_settings(denoiser: str | os.PathLike[str], model_name: str | None) -> d
             another kind.
 
     Raises:
-        DenoiserFileError: the card cannot be read.
+        DenoiserFileError: the card cannot be read, or its base is not as above.
+        TypeError: the denoiser is neither a name nor a path.
     """
+    if not isinstance(denoiser, str | os.PathLike):
+        raise TypeError(
+            f"denoiser={denoiser!r} has no card to read; give a name or a path, or make the base "
+            "optimizer yourself"
+        )
     if denoiser == "identity":
         return dict(_DEFAULT)
     card = read_card(denoiser)
     base = card.get("base", card["training"].get("base", {}))
-    settings = {**_DEFAULT, **({"name": base} if isinstance(base, str) else base)}
-    by_model = settings.pop("lr_by_model", {})
+    base = {"name": base} if isinstance(base, str) else _object(denoiser, "base", base)
+    settings = {**_DEFAULT, **base}
+    by_model = _object(denoiser, "lr_by_model", settings.pop("lr_by_model", {}))
+    for key, rate in (("lr", settings["lr"]), *by_model.items()):
+        if not (is_number(rate) and 0 < rate < math.inf):
+            raise DenoiserFileError(
+                f"{denoiser}: the card's base has the rate {rate!r} for {key!r}; it must be a "
+                "number above 0: correct the card, or make the base optimizer yourself"
+            )
     if model_name in by_model:
         settings["lr"] = by_model[model_name]
     return settings
@@ -85,13 +103,26 @@ def make_base(model: nn.Module, settings: Mapping[str, Any]) -> torch.optim.Opti
     """
     arguments = dict(settings)
     name = arguments.pop("name")
-    if name not in _BASES:
+    if not isinstance(name, str) or name not in _BASES:
         raise DenoiserFileError(
             f"base optimizer {name!r} is not known; use one of {', '.join(_BASES)}"
         )
-    unknown = set(arguments) - set(inspect.signature(_BASES[name]).parameters)
+    known = [key for key in inspect.signature(_BASES[name]).parameters if key != "params"]
+    unknown = sorted(set(arguments) - set(known))
     if unknown:
-        raise DenoiserFileError(f"base optimizer {name!r} takes no {', '.join(sorted(unknown))}")
+        raise DenoiserFileError(
+            f"base optimizer {name!r} takes no {', '.join(unknown)}; it takes {', '.join(known)}"
+        )
     # Some models keep layers from being denoised, and say so in their groups.
     groups = model.parameter_groups() if isinstance(model, TabularModel) else model.parameters()
     return _BASES[name](groups, **arguments)
+
+
+def _object(denoiser: str | os.PathLike[str], key: str, value: Any) -> dict[str, Any]:
+    """The value of a card's key, if it is a JSON object."""
+    if not isinstance(value, dict):
+        raise DenoiserFileError(
+            f"{denoiser}: the card's {key!r} must be a JSON object, got {value!r}; correct the "
+            "card, or make the base optimizer yourself"
+        )
+    return value

@@ -102,7 +102,7 @@ def evaluate(
         typer.Option(
             help="Optimizers, with commas between: adamw (the control, tuned on other tables), "
             "adamw_cv (tuned on each table anew: 48 more trainings a run), denograd, "
-            "denograd:NAME or denograd:PATH for another denoiser, or a rival, tuned like the "
+            "denograd:history or denograd:PATH for another denoiser, or a rival, tuned like the "
             f"control or, as NAME:default, as it comes: {_RIVALS}."
         ),
     ] = "adamw,denograd",
@@ -312,6 +312,9 @@ def denoisers(
             for key, words in (("intended_use", "use it for"), ("not_for", "don't use it for")):
                 if card.get(key):
                     advice.append(f"{shipped}, {words}: {card[key]}")
+            base = training.get("base", {})
+            rates = "".join(f", {m} {r:g}" for m, r in base.get("lr_by_model", {}).items())
+            advice.append(f"{shipped}, base: {base['name']} with a rate of {base['lr']:g}{rates}")
         OUTPUT.print(table)
         for line in advice:
             OUTPUT.print(line, markup=False, highlight=False)

@@ -110,7 +110,7 @@ def reference_runs(
     for name, number in (("rows", rows), ("steps", steps), ("every", every)):
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:
             raise InspectionError(f"{name}={number!r}; it must be a whole number of at least 1")
-    # Read once: a denoiser of the Hub could change between two trainings.
+    # Before the first training: a denoiser of the Hub could change between two.
     card_of = denoiser if isinstance(denoiser, (str, Path)) else "identity"
     bases = {model: base_settings(card_of, model) for model in models}
     resolved = resolve_denoiser(denoiser)
@@ -158,6 +158,7 @@ def _train(
         model=model,
         total_steps=steps,
         dataset_size=rows,
+        batch_size=min(BATCH, rows),
         record=every,
     )
 

@@ -56,15 +56,17 @@ class DenoGrad(Optimizer):
 
     Args:
         base: any `torch.optim.Optimizer` that needs one gradient a step; reachable as
-            ``optimizer.base``.
-        denoiser: name of a shipped denoiser, ``"identity"``, path to saved weights, or an
-            instance.
+            ``optimizer.base``. `denograd.recommended_base` makes the one that the denoiser's
+            card advises for a model.
+        denoiser: name of a shipped denoiser (``"default"``, or ``"history"`` where ``model``
+            cannot be given), ``"identity"``, path to saved weights, or an instance.
         model: the model that owns the parameters. Dimension 0 of its input counts the rows
             of the batch.
         total_steps: steps the whole run will take, if known.
         dataset_size: rows of the training set, if known.
         batch_size: rows of a batch, for where the model does not show them: because it is not
-            given, or because the denoiser does not read the noise within the batch.
+            given, or because the denoiser does not read the noise within the batch. Without
+            ``dataset_size`` it says nothing.
         penalties: terms of the loss, each with a weight, whose gradients are added during
             the backward pass (`denograd.penalties`); they need ``model``.
         record: keep what the denoiser saw and did at every so many steps, layer by layer, in

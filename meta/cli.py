@@ -151,7 +151,8 @@ def run_meta_training(
             f"{saved}, and --resume goes on"
         )
     console.print(
-        f"Saved [bold]{saved}[/bold]; use it with DenoGrad(base, denoiser={str(saved)!r})"
+        f"Saved [bold]{saved}[/bold]; use it with DenoGrad(base, {str(saved)!r}, model=model), "
+        f"where base = denograd.recommended_base(model, {str(saved)!r})"
     )
     return saved
 

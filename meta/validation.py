@@ -246,7 +246,8 @@ class MetaValidation:
         processes: Processes | None = None,
     ) -> dict[Judged, float]:
         """Log of held-out loss, denoiser over control, of each cell; arguments as in `score`."""
-        rate, processes = learning_rate or self.learning_rate, processes or Processes()
+        rate = self.learning_rate if learning_rate is None else learning_rate
+        processes = processes or Processes()
         device = _device(denoiser)
 
         def run(name: str, rows: int, episode: Episode) -> Tensor:
@@ -268,11 +269,16 @@ class MetaValidation:
 def score_of(logs: Mapping[Judged, float]) -> Score:
     """The score of cells, from the logarithms of their ratios.
 
+    Raises:
+        ValueError: there are none.
+
     Example:
         >>> cells = Judged("soft_tree", 16, "wine"), Judged("soft_tree", 32, "wine")
         >>> score_of(dict(zip(cells, np.log([0.5, 2.0])))).by_rows
         {16: 0.5, 32: 2.0}
     """
+    if not logs:
+        raise ValueError("score_of: logs is empty; give at least one table of 116 rows or more")
 
     def geometric(position: int) -> dict[str | int, float]:
         keys = sorted({cell[position] for cell in logs}, key=str)

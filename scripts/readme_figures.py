@@ -94,7 +94,7 @@ def main() -> None:
     trained = ", ".join(f"`{name}`" for name in card["training"]["distribution"]["models"])
     closing = (
         f"On {len(validation['by_table'])} other tables, most of them with a weaker signal, which "
-        "picked the weights and the base's rate but were not trained on (meta-validation, 16 to "
+        "picked the weights and the base's rates but were not trained on (meta-validation, 16 to "
         f"256 rows), the geometric mean of the ratio to the control is {validation['ratio']:.3f}; "
         f"{100 * validation['wins']:.0f} % of the cells are below 1, and the worst is "
         f"{validation['worst']:.2f}. By architecture: {by_model} (from the card, `denograd "

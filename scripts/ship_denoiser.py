@@ -65,8 +65,10 @@ def main() -> None:
     parser.add_argument("denoiser", type=Path)
     parser.add_argument("--data", type=Path, required=True, help="folder with catalog.csv")
     parser.add_argument("--name", default="default")
-    parser.add_argument("--rates", type=float, nargs="+", default=[3e-3, 1e-2, 3e-2])
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--rates", type=float, nargs="+", default=[1e-3, 3e-3, 1e-2, 3e-2])
+    parser.add_argument(
+        "--seeds", type=int, default=4, help="draws; one or two cannot tell one per cent"
+    )
     parser.add_argument("--intended-use", help="one sentence for the card")
     parser.add_argument("--not-for", help="one sentence for the card")
     parser.add_argument("--models", nargs="+", default=list(JUDGES), choices=KNOWN_MODELS)
@@ -87,6 +89,7 @@ def main() -> None:
     show(f"rate {best:g}, and {own}", chosen)
     card = {k: v for k, v in read_card(arguments.denoiser).items() if k not in COMPUTED}
     card.pop("denograd_version", None)
+    card.pop("base", None)  # It would win over the one that is chosen here.
     card["training"]["base"] = {"name": "adamw", "lr": best, "weight_decay": 0.0}
     if own:
         card["training"]["base"]["lr_by_model"] = own

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import denograd
+from denograd import inspection
 from denograd.base import base_settings, make_base
 from denograd.baselines import describe_optimizer, make_optimizer
+from denograd.baselines.stacked import stacked_run
 from denograd.estimators import FeatureAttentionClassifier, SoftTreeClassifier
 from denograd.estimators._optimizers import make_optimizer as estimator_optimizer
+from denograd.meta import PriorFamily, TaskBatch, assemble_episode
 from denograd.models.registry import KNOWN_MODELS, make_model, name_of
 
 SILENT = {"name": "adamw", "lr": 1e-2, "weight_decay": 0.0}
@@ -83,11 +89,83 @@ def test_estimators_train_with_the_rate_of_their_model(tmp_path: Path) -> None:
 
 
 def test_layers_that_are_not_to_be_denoised_keep_their_own_group() -> None:
-    rules = make_model("rule_net", 3, 2)
-    base = denograd.recommended_base(rules, "identity")
-    assert [group.get("denoise", True) for group in base.param_groups] == [
-        group.get("denoise", True) for group in rules.parameter_groups()
-    ]
+    base = denograd.recommended_base(make_model("rule_net", 3, 2), "identity")
+    assert [group.get("denoise", True) for group in base.param_groups] == [True, False]
+
+
+BAD = [
+    ([1], "'base' must be a JSON object"),
+    (None, "'base' must be a JSON object"),
+    ({"lr_by_model": 5}, "'lr_by_model' must be a JSON object"),
+    ({"lr_by_model": "attention"}, "'lr_by_model' must be a JSON object"),
+    ({"lr_by_model": {"attention": -1}}, "rate -1 for 'attention'"),
+    ({"lr_by_model": {"attention": "0.1"}}, "rate '0.1' for 'attention'"),
+    ({"lr": 0}, "rate 0 for 'lr'"),
+    ({"lr": None}, "rate None for 'lr'"),
+    ({"lr": float("inf")}, "rate inf for 'lr'"),
+    ({"name": ["adamw"]}, "is not known; use one of adamw, adam, sgd"),
+    ({"params": 1}, "takes no params; it takes lr, "),
+]
+
+
+@pytest.mark.parametrize(("base", "message"), BAD)
+def test_a_bad_card_says_what_is_wrong_with_it(tmp_path: Path, base: Any, message: str) -> None:
+    path = saved(tmp_path)
+    file = Path(path).with_suffix(".json")
+    # By hand, for `save_denoiser` would not write all of these.
+    card = json.dumps({**json.loads(file.read_text()), "base": base})
+    file.write_text(card.replace("Infinity", "1e999"))
+    with pytest.raises(denograd.DenoiserFileError, match=re.escape(message)):
+        denograd.recommended_base(make_model("attention", 3, 2), path)
+
+
+def test_an_instance_has_no_card() -> None:
+    with pytest.raises(TypeError, match="has no card to read; give a name or a path"):
+        denograd.recommended_base(nn.Linear(2, 2), denograd.WienerDenoiser())  # type: ignore[arg-type]
+
+
+def test_the_rates_of_the_default_are_those_that_the_readme_gives() -> None:
+    rates = {name: base_settings("default", name)["lr"] for name in KNOWN_MODELS}
+    own = {"attention": 0.001, "additive_net": 0.03, "rule_net": 0.03}
+    assert rates == {name: own.get(name, 0.01) for name in KNOWN_MODELS}
+    assert base_settings("default", None)["lr"] == 0.01
+
+
+def test_stacks_and_reference_trainings_take_the_rate_of_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(tmp_path, base=BASE)
+    rates = {"attention": 0.003, "soft_tree": 0.02}
+    used: list[float] = []
+
+    def make(model: nn.Module, settings: dict[str, Any]) -> torch.optim.Optimizer:
+        used.append(settings["lr"])
+        return make_base(model, settings)
+
+    monkeypatch.setattr(inspection, "make_base", make)
+    inspection.reference_runs(path, ["wine"], list(rates), rows=16, steps=2, every=1)
+    assert used == list(rates.values())
+
+    tasks = TaskBatch.stack([PriorFamily().draw(np.random.default_rng(0), 16, 20, 4)])
+    for name, rate in rates.items():
+        episode = assemble_episode(
+            np.random.default_rng(0),
+            tasks,
+            make_model(name, tasks.x_train.shape[-1], int(tasks.classes.max())),
+            steps=2,
+            batch_size=8,
+            micro=1,
+            base="adam",
+            learning_rate=torch.ones(1, 1),
+            weight_decay=0.0,
+        )
+        run = stacked_run(f"denograd:{path}", episode, model_name=name)
+        assert run._episode.learning_rate.tolist() == [[pytest.approx(rate)]]
+
+
+def test_reference_trainings_of_history_know_their_rows() -> None:
+    (run,) = inspection.reference_runs("history", ["wine"], ["soft_tree"], steps=3, every=1)
+    assert (run.recording.to_frame()["feature.rows_known"] == 1).all()
 
 
 def test_bases_that_are_not_known(tmp_path: Path) -> None:

@@ -56,6 +56,11 @@ def test_a_score_is_made_of_geometric_means() -> None:
     assert score.by_table == {"iris": pytest.approx(1.0), "wine": pytest.approx(2**0.5)}
 
 
+def test_a_score_of_nothing_is_none() -> None:
+    with pytest.raises(ValueError, match="logs is empty"):
+        score_of({})
+
+
 def test_cells_of_several_rates_can_be_put_together() -> None:
     """What a model gets at its own rate is what a validation at that rate alone gives it."""
     tables = [encode_source(builtin_table("wine"))]

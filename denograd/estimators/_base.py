@@ -64,8 +64,8 @@ class DenoGradEstimator(BaseEstimator, ABC):  # type: ignore[misc]
     drops it.
 
     Args:
-        optimizer: ``"denograd"``, DenoGrad around the base optimizer that its weights were
-            trained with; ``"denograd:NAME"`` or ``"denograd:PATH"`` for other weights;
+        optimizer: ``"denograd"``, DenoGrad around the base optimizer that its card recommends
+            for the model; ``"denograd:NAME"`` or ``"denograd:PATH"`` for other weights;
             ``"adamw"``, ``"adam"``, ``"sgd"``; or a function that makes a
             `torch.optim.Optimizer` of the parameters.
         learning_rate: of the (base) optimizer; None for the recommended one.
