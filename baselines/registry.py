@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from denograd.base import base_settings, make_base
+from denograd.base import base_settings, make_base, settings_by_model
 from denograd.baselines.control import control_file, control_settings, read_control
 from denograd.baselines.cross_validation import (
     FOLDS,
@@ -230,8 +230,8 @@ def check_optimizer(name: str, models: tuple[str, ...], steps: int, measured: bo
     if spec is not None:
         try:
             resolve_denoiser(spec)
-            for model in models:
-                make_base(nn.Linear(1, 1), base_settings(spec, model))
+            for settings in settings_by_model(spec, models).values():
+                make_base(nn.Linear(1, 1), settings)
         except ValueError as error:
             raise BaselineError(f"optimizer {name!r}: {error}") from error
     elif name == CONTROL:
@@ -266,8 +266,7 @@ def describe_optimizer(
     spec = denoiser_of(name)
     if spec is not None:
         weights = None if spec == "identity" else read_card(spec)["sha256"]
-        bases = {model: base_settings(spec, model) for model in models}
-        return {"denoiser": spec, "sha256": weights, **bases}
+        return {"denoiser": spec, "sha256": weights, **settings_by_model(spec, models)}
     if name == CONTROL:
         tuned = read_control(control_file(measured))
         return {m: [asdict(entry) for entry in tuned if entry.model == m] for m in models}

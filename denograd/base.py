@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 import math
 import os
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -22,6 +22,9 @@ _BASES: dict[str, type[torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,
 }
 _DEFAULT: Mapping[str, Any] = {"name": "adamw", "lr": 1e-2, "weight_decay": 0.0}
+
+
+_Name = TypeVar("_Name", bound=str | None)
 
 
 def recommended_base(
@@ -72,13 +75,20 @@ def base_settings(denoiser: str | os.PathLike[str], model_name: str | None) -> d
         DenoiserFileError: the card cannot be read, or its base is not as above.
         TypeError: the denoiser is neither a name nor a path.
     """
+    return settings_by_model(denoiser, [model_name])[model_name]
+
+
+def settings_by_model(
+    denoiser: str | os.PathLike[str], model_names: Iterable[_Name]
+) -> dict[_Name, dict[str, Any]]:
+    """`base_settings` of several models, from one reading of the card."""
     if not isinstance(denoiser, str | os.PathLike):
         raise TypeError(
             f"denoiser={denoiser!r} has no card to read; give a name or a path, or make the base "
             "optimizer yourself"
         )
     if denoiser == "identity":
-        return dict(_DEFAULT)
+        return {name: dict(_DEFAULT) for name in model_names}
     card = read_card(denoiser)
     base = card.get("base", card["training"].get("base", {}))
     base = {"name": base} if isinstance(base, str) else _object(denoiser, "base", base)
@@ -90,9 +100,7 @@ def base_settings(denoiser: str | os.PathLike[str], model_name: str | None) -> d
                 f"{denoiser}: the card's base has the rate {rate!r} for {key!r}; it must be a "
                 "number above 0: correct the card, or make the base optimizer yourself"
             )
-    if model_name in by_model:
-        settings["lr"] = by_model[model_name]
-    return settings
+    return {name: {**settings, "lr": by_model.get(name, settings["lr"])} for name in model_names}
 
 
 def make_base(model: nn.Module, settings: Mapping[str, Any]) -> torch.optim.Optimizer:
@@ -118,7 +126,7 @@ def make_base(model: nn.Module, settings: Mapping[str, Any]) -> torch.optim.Opti
     return _BASES[name](groups, **arguments)
 
 
-def _object(denoiser: str | os.PathLike[str], key: str, value: Any) -> dict[str, Any]:
+def _object(denoiser: str | os.PathLike[str], key: str, value: Any) -> dict[Any, Any]:
     """The value of a card's key, if it is a JSON object."""
     if not isinstance(value, dict):
         raise DenoiserFileError(

@@ -286,7 +286,9 @@ def denoisers(
 
     For each shipped one, the list says where it should and should not be used.
     """
+    from denograd.base import settings_by_model
     from denograd.denoisers import read_card, shipped_denoisers
+    from denograd.models.registry import KNOWN_MODELS
 
     with clear_errors(ValueError):
         if name is not None:
@@ -312,9 +314,13 @@ def denoisers(
             for key, words in (("intended_use", "use it for"), ("not_for", "don't use it for")):
                 if card.get(key):
                     advice.append(f"{shipped}, {words}: {card[key]}")
-            base = training.get("base", {})
-            rates = "".join(f", {m} {r:g}" for m, r in base.get("lr_by_model", {}).items())
-            advice.append(f"{shipped}, base: {base['name']} with a rate of {base['lr']:g}{rates}")
+            bases = settings_by_model(shipped, [None, *sorted(KNOWN_MODELS)])
+            common = bases.pop(None)
+            own = {m: base["lr"] for m, base in bases.items() if base != common}
+            rates = "".join(f", {m} {rate:g}" for m, rate in own.items())
+            advice.append(
+                f"{shipped}, base: {common['name']} with a rate of {common['lr']:g}{rates}"
+            )
         OUTPUT.print(table)
         for line in advice:
             OUTPUT.print(line, markup=False, highlight=False)

@@ -25,7 +25,7 @@ from denograd._sensitivity import (
     sensitivity,
 )
 from denograd.audit import AuditLog
-from denograd.base import base_settings, make_base
+from denograd.base import make_base, settings_by_model
 from denograd.denoisers import Denoiser, resolve_denoiser
 
 __all__ = [
@@ -110,9 +110,9 @@ def reference_runs(
     for name, number in (("rows", rows), ("steps", steps), ("every", every)):
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:
             raise InspectionError(f"{name}={number!r}; it must be a whole number of at least 1")
-    # Before the first training: a denoiser of the Hub could change between two.
+    # Read once: a denoiser of the Hub could change between two trainings.
     card_of = denoiser if isinstance(denoiser, (str, Path)) else "identity"
-    bases = {model: base_settings(card_of, model) for model in models}
+    bases = settings_by_model(card_of, models)
     resolved = resolve_denoiser(denoiser)
     done = []
     for table in tables:

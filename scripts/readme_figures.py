@@ -20,7 +20,7 @@ import pandas as pd
 from _benchmark_page import LABELS
 from _page import around_figures
 
-from denograd.base import base_settings
+from denograd.base import settings_by_model
 from denograd.data import builtin_table
 from denograd.denoisers import read_card
 from denograd.evaluation import EvaluationConfig, evaluate
@@ -89,7 +89,7 @@ def main() -> None:
     for picture in done.pictures:
         shutil.copy(picture, pictures / f"demo-{picture.name}")
     card = read_card("default")
-    validation, base = card["figures"]["meta_validation"], card["training"]["base"]
+    validation = card["figures"]["meta_validation"]
     by_model = ", ".join(f"`{k}` {v:.3f}" for k, v in validation["by_model"].items())
     trained = ", ".join(f"`{name}`" for name in card["training"]["distribution"]["models"])
     closing = (
@@ -100,11 +100,13 @@ def main() -> None:
         f"{validation['worst']:.2f}. By architecture: {by_model} (from the card, `denograd "
         f"denoisers default`). Meta-training saw {trained} alone."
     )
-    rates = ", ".join(f"`{m}` {base_settings('default', m)['lr']:g}" for m in config.models)
+    bases = settings_by_model("default", config.models)
+    (name,) = {base["name"] for base in bases.values()}
+    rates = ", ".join(f"`{model}` {base['lr']:g}" for model, base in bases.items())
     section = f"""Mean log loss (nats) and accuracy on test rows over {len(TABLES)} tables
 ({", ".join(TABLES)}), 2 models and {arguments.seeds} seeds, {config.steps} steps; made by
 `python scripts/readme_figures.py`. None of the tables was meta-trained on. DenoGrad runs around
-{base["name"]} with the rate that its card recommends, the same on every table and size ({rates}):
+{name} with the rate that its card recommends, the same on every table and size ({rates}):
 
 {means(done.results)}
 

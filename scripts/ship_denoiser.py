@@ -32,7 +32,6 @@ JUDGES = tuple(dict.fromkeys(entry.model for entry in read_control()))
 
 COMPUTED = {"schema", "kind", "features", "coefficients", "config", "tensors", "sha256"}
 
-
 MATTERS = 0.99
 """Of the ratio at the common rate: what an architecture must reach to have a rate of its own."""
 
@@ -80,11 +79,12 @@ def main() -> None:
     validation = MetaValidation(
         tables, arguments.models, seeds=arguments.seeds, noise=denoiser.within_batch
     )
-    cells = {}
+    cells, scores = {}, {}
     for rate in arguments.rates:
         cells[rate] = validation.log_ratios(denoiser, learning_rate=rate)
-        show(f"rate {rate:g}", score_of(cells[rate]))
-    best, own = choose_rates({rate: score_of(logs) for rate, logs in cells.items()})
+        scores[rate] = score_of(cells[rate])
+        show(f"rate {rate:g}", scores[rate])
+    best, own = choose_rates(scores)
     chosen = score_of({c: cells[own.get(c.model, best)][c] for c in cells[best]})
     show(f"rate {best:g}, and {own}", chosen)
     card = {k: v for k, v in read_card(arguments.denoiser).items() if k not in COMPUTED}
@@ -96,8 +96,7 @@ def main() -> None:
     card["figures"] = {
         "meta_validation": asdict(chosen),
         "meta_validation_ratio_by_base_rate": {
-            f"{rate:g}": {"all": score.ratio, **score.by_model}
-            for rate, score in ((rate, score_of(logs)) for rate, logs in cells.items())
+            f"{rate:g}": {"all": score.ratio, **score.by_model} for rate, score in scores.items()
         },
         "command": shlex.join(["python", *sys.argv]),
     }

@@ -61,6 +61,15 @@ def test_what_a_card_does_not_say_is_adamw(tmp_path: Path, card: dict[str, Any])
     assert base_settings("identity", "attention") == SILENT
 
 
+def test_a_card_may_name_another_optimizer(tmp_path: Path) -> None:
+    base = {"name": "sgd", "lr": 0.5}
+    for card in ({"base": base}, {"training": {"base": base}}):
+        path = saved(tmp_path, **card)
+        settings = base_settings(path, "soft_tree")
+        assert (settings["name"], settings["lr"]) == ("sgd", 0.5)
+        assert isinstance(denograd.recommended_base(nn.Linear(1, 1), path), torch.optim.SGD)
+
+
 def test_everything_that_steps_takes_the_rate_of_the_model(tmp_path: Path) -> None:
     path = saved(tmp_path, base=BASE)
     name = f"denograd:{path}"

@@ -232,7 +232,7 @@ def test_history_does_the_same_with_and_without_the_model() -> None:
         model = SoftTree(x.shape[1], 3)
         base = recommended_base(model, "history")
         owner = model if given else None
-        optimizer = DenoGrad(base, "history", model=owner, batch_size=BATCH)
+        optimizer = DenoGrad(base, "history", model=owner, dataset_size=len(x), batch_size=BATCH)
         for step in range(6):
             rows = slice(BATCH * (step % 2), BATCH * (step % 2 + 1))
             optimizer.zero_grad()

@@ -27,7 +27,9 @@ _MAKERS: dict[str, Callable[[int, int | None], TabularModel]] = {
 MODEL_NAMES = ("soft_tree", "attention")
 """Names that commands take where none is given: the models that the control is tuned for."""
 
-KNOWN_MODELS = (*_MAKERS, "temporal_attention")
+_CLASSES = {**_MAKERS, "temporal_attention": TemporalAttention}
+
+KNOWN_MODELS = tuple(_CLASSES)
 """Names that `make_model` knows."""
 
 
@@ -80,5 +82,4 @@ def name_of(model: nn.Module) -> str | None:
         >>> name_of(SoftTree(n_features=4, n_classes=2, depth=5))
         'soft_tree'
     """
-    classes = {**_MAKERS, "temporal_attention": TemporalAttention}
-    return next((name for name, made in classes.items() if type(model) is made), None)
+    return next((name for name, made in _CLASSES.items() if type(model) is made), None)
