@@ -29,6 +29,7 @@ from torch import Tensor
 from denograd.denoisers._base import Denoiser
 from denograd.denoisers.identity import IdentityDenoiser
 from denograd.denoisers.wiener import WienerDenoiser
+from denograd.statistics import FEATURES
 
 SCHEMA = 1
 """Version of the card's layout; raised when a reader of the old one would go wrong."""
@@ -369,13 +370,13 @@ def _build(path: Path, weights: bytes, card: dict[str, Any]) -> WienerDenoiser:
             "use the version of denograd that wrote it",
         )
     for key, known in (
-        ("features", WienerDenoiser.feature_names),
+        ("features", tuple(name for name in FEATURES if name in card["features"])),
         ("coefficients", WienerDenoiser.coefficient_names),
     ):
-        if card[key] != list(known):
+        if card[key] != list(known) or not known:
             _fail(
                 path,
-                f"made for other {key}: {_difference(card[key], known)}",
+                f"made for other {key}: {_difference(card[key], known or FEATURES)}",
                 "use the version of denograd that wrote it, or meta-train again",
             )
     tensors = _parse(path, weights)
@@ -391,7 +392,10 @@ def _build(path: Path, weights: bytes, card: dict[str, Any]) -> WienerDenoiser:
         _fail(path, problem, "meta-train again, or go back to an earlier checkpoint")
 
     # On the meta device nothing is allocated, so a wrong size in a card costs no memory.
-    skeleton = _construct(path, card["config"], torch.device("meta"))
+    config = {"features": card["features"], **card["config"]}
+    if config["features"] != card["features"]:
+        _fail(path, "its card's config has other features than the card", _GET_AGAIN)
+    skeleton = _construct(path, config, torch.device("meta"))
     expected = {name: list(tensor.shape) for name, tensor in skeleton.state_dict().items()}
     found = {name: list(tensor.shape) for name, tensor in tensors.items()}
     for source, shapes in (("tensors", found), ("card's tensors", card["tensors"])):
@@ -410,7 +414,7 @@ def _build(path: Path, weights: bytes, card: dict[str, Any]) -> WienerDenoiser:
 
     # Initial weights are drawn and thrown away: the user's random numbers must not shift.
     with torch.random.fork_rng(devices=[]):
-        denoiser = _construct(path, card["config"], torch.device("cpu"))
+        denoiser = _construct(path, config, torch.device("cpu"))
     denoiser.to(next(iter(tensors.values())).dtype).load_state_dict(tensors)
     return denoiser
 

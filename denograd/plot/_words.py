@@ -30,6 +30,9 @@ FEATURES = {
     "log_rows": "number of training rows",
     "log_parameters_per_row": "parameters for each row",
     "log_epochs": "epochs done",
+    "rate_known": "learning rate is known",
+    "log_rate": "learning rate",
+    "place": "place of the layer, first to last",
 }
 
 COEFFICIENTS = {
