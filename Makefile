@@ -64,10 +64,11 @@ slow: $(VENV)/.package  ## run the tests that take minutes
 
 benchmark: $(VENV)/.package  ## compare with tuned AdamW on the held-out tables (hours; DATA=folder)
 	@$(BIN)/python scripts/fetch_data.py --out $(DATA)
-	@$(BIN)/python scripts/benchmark.py --data $(DATA) $(ARGS)
+	@$(BIN)/python scripts/benchmark.py --data $(DATA) --context $(ARGS)
 	@$(BIN)/python scripts/benchmark.py --data $(DATA) --tuned $(ARGS)
 	@$(BIN)/python scripts/benchmark.py --data $(DATA) --regression $(ARGS)
 	@$(BIN)/python scripts/benchmark.py --data $(DATA) --rivals $(ARGS)
+	@$(BIN)/python scripts/benchmark.py --data $(DATA) --large $(ARGS)
 
 robustness: $(VENV)/.package  ## try the denoiser far from what it was trained on (hours; DATA=folder)
 	@$(BIN)/python scripts/fetch_data.py --out $(DATA)

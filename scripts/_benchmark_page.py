@@ -26,6 +26,16 @@ MODELS = {
     "rule_net": "rule net",
 }
 
+CONTEXT = {
+    "logistic_regression": "*logistic regression, ridge*",
+    "decision_tree": "*decision tree, pruned*",
+    "random_forest": "*random forest*",
+    "hist_gradient_boosting": "*gradient boosting*",
+    "explainable_boosting": "*explainable boosting machine*",
+}
+_LEAST = 1e-6
+"""Losses are kept off 0, where a ratio would say nothing."""
+
 
 def write_page(name: str, summary: Mapping[str, Any], page: Path) -> None:
     """Put the figures of a grid between its markers.
@@ -37,6 +47,13 @@ def write_page(name: str, summary: Mapping[str, Any], page: Path) -> None:
     """
     before, after = around_figures(page, name)
     page.write_text(f"{before}{figures(name, summary)}{after}", encoding="utf-8")
+
+
+def write_context(summary: Mapping[str, Any], page: Path) -> None:
+    """Put the models outside torch between their own markers, if any were fitted."""
+    if summary["context"]:
+        before, after = around_figures(page, "benchmark-context")
+        page.write_text(f"{before}{by_context(summary)}{after}", encoding="utf-8")
 
 
 def write_readme(summary: Mapping[str, Any], readme: Path) -> None:
@@ -63,7 +80,7 @@ def figures(name: str, summary: Mapping[str, Any]) -> str:
     parts.append(by_group(summary, "by_size", "training rows", {}))
     if name == "benchmark":
         parts += [bars(summary["comparisons"]["denograd"]), by_table(summary)]
-    elif name == "benchmark-regression":
+    elif name in ("benchmark-regression", "benchmark-large"):
         parts.append(by_table(summary))
     else:
         parts.append(against(summary, "denograd", "adamw_cv", " (wanted: 1.00)"))
@@ -147,6 +164,35 @@ def by_rival(summary: Mapping[str, Any]) -> str:
         for name in order
     ]
     return markdown(["optimizer", *(f"{size} rows" for size in sizes)], rows)
+
+
+def by_context(summary: Mapping[str, Any]) -> str:
+    """Log loss of models outside torch and of networks, as ratios to a logistic regression's.
+
+    Geometric means over the tables, at each size and over all sizes.
+    """
+    losses: dict[str, dict[tuple[str, int], float]] = {}
+    for entry in summary["context"]:
+        for model, means in entry["models"].items():
+            key = entry["dataset"], entry["n_train"]
+            losses.setdefault(CONTEXT.get(model, model), {})[key] = means["log_loss"]
+    for case in summary["cases"]:
+        for name in ("adamw", "denograd"):
+            label = f"{MODELS[case['model']]}, {LABELS[name]}"
+            key = case["dataset"], case["n_train"]
+            losses.setdefault(label, {})[key] = case["optimizers"][name]["log_loss"]
+    reference = losses[CONTEXT["logistic_regression"]]
+    sizes = sorted({size for _, size in reference})
+
+    def mean(own: Mapping[tuple[str, int], float], size: int | None) -> float:
+        pairs = [(loss, reference[k]) for k, loss in own.items() if size in (None, k[1])]
+        return float(np.exp(np.mean([np.log(max(a, _LEAST) / max(b, _LEAST)) for a, b in pairs])))
+
+    rows = [
+        [label, *(f"{mean(own, size):.3f}" for size in (*sizes, None))]
+        for label, own in sorted(losses.items(), key=lambda item: mean(item[1], None))
+    ]
+    return markdown(["model", *(f"{size} rows" for size in sizes), "all sizes"], rows)
 
 
 def bars(found: Mapping[str, Any]) -> str:

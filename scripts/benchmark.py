@@ -6,14 +6,16 @@ control (AdamW tuned on the meta-training tasks), AdamW with torch's defaults, a
 `default` and `history`. A second, smaller grid (`--tuned`) has AdamW tuned on every table by
 cross-validation, at 48 times the cost; a third (`--regression`) has the held-out tables whose
 target is a number, for which the denoiser was not made; a fourth (`--rivals`) has every rival of
-`denograd.baselines`, tuned as the control is, on soft trees, and needs the extra `rivals`.
-Interrupted, it goes on where it stopped.
+`denograd.baselines`, tuned as the control is, on soft trees, and needs the extra `rivals`; a
+fifth (`--large`) has 512 rows, on the tables that have as many. Interrupted, it goes on where it
+stopped. With `--context` the first grid has models outside torch, too.
 
     python scripts/fetch_data.py --out data
     python scripts/benchmark.py --data data
     python scripts/benchmark.py --data data --tuned
     python scripts/benchmark.py --data data --regression
     python scripts/benchmark.py --data data --rivals
+    python scripts/benchmark.py --data data --large
 
 Writes `docs/benchmark.html`, or `docs/benchmark-GRID.html`, each the whole report of
 `denograd evaluate`, and the figures of `docs/benchmark.md` and of the README. A part of a grid,
@@ -31,7 +33,7 @@ import warnings
 from pathlib import Path
 from typing import NamedTuple
 
-from _benchmark_page import write_page, write_readme
+from _benchmark_page import write_context, write_page, write_readme
 from _development_tables import KINDS
 from _fetch_list import LIST, read_list
 
@@ -60,6 +62,7 @@ GRIDS = {
     "benchmark-regression": Grid(
         ("adamw", "adamw_default", "denograd"), (16, 32, 64, 128, 256), 5, "regression"
     ),
+    "benchmark-large": Grid(("adamw", "adamw_default", "denograd", "denograd:history"), (512,), 10),
     "benchmark-rivals": Grid(("adamw", "denograd", *RIVALS), (32, 128), 3, models=("soft_tree",)),
 }
 
@@ -127,6 +130,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--tuned", action="store_true", help="the smaller grid, with adamw_cv")
     parser.add_argument("--regression", action="store_true", help="the grid of measured targets")
     parser.add_argument("--rivals", action="store_true", help="the grid of all rivals")
+    parser.add_argument("--large", action="store_true", help="the grid of 512 rows")
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder of the runs")
     parser.add_argument("--docs", type=Path, default=Path("docs"), help="folder of the pages")
     parser.add_argument("--models", nargs="+", help="default: the grid's")
@@ -146,7 +150,9 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
 def main(words: list[str] | None = None) -> None:
     """Run one of the grids and write its pages."""
     arguments = parse(words)
-    chosen = [grid for grid in ("tuned", "regression", "rivals") if getattr(arguments, grid)]
+    chosen = [
+        grid for grid in ("tuned", "regression", "rivals", "large") if getattr(arguments, grid)
+    ]
     if len(chosen) > 1:
         raise SystemExit(f"benchmark.py: --{' and --'.join(chosen)} are two grids; run one by one")
     name = "-".join(["benchmark", *chosen])
@@ -163,6 +169,7 @@ def main(words: list[str] | None = None) -> None:
     figures.write_text(json.dumps(done.summary["comparisons"], indent=1) + "\n")
     write_page(name, done.summary, arguments.docs / "benchmark.md")
     if name == "benchmark":
+        write_context(done.summary, arguments.docs / "benchmark.md")
         write_readme(done.summary, arguments.docs.parent / "README.md")
 
 

@@ -100,7 +100,6 @@ def main() -> None:
         rows=(arguments.rows[0], arguments.rows[1]),
         max_features=arguments.max_features,
         learning_rate=(arguments.rates[0], arguments.rates[1]),
-        hide_noise=1.0 if ablation == "noise" else 0.15,
     )
     config = TrainerConfig(
         seed=arguments.seed,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -557,12 +559,9 @@ def test_stacked_tasks_train_as_the_wrapper_does(rival: Rival) -> None:
 
 @pytest.mark.parametrize("rival", available(r for r in TUNED if r.denoiser is None))
 def test_tuning_trains_stacked_tasks_as_single_ones(
-    rival: Rival, monkeypatch: pytest.MonkeyPatch
+    rival: Rival, script_named: Callable[[str], ModuleType]
 ) -> None:
-    scripts = Path(__file__).parents[1] / "scripts"
-    monkeypatch.syspath_prepend(str(scripts))
-    import tune_rivals
-
+    tune_rivals = script_named("tune_rivals")
     steps = 8
     episode = draw_episode(3, steps)
     settings = {**rival.defaults, "lr": 0.05, "weight_decay": 0.1}
@@ -594,10 +593,8 @@ def test_tuning_trains_stacked_tasks_as_single_ones(
         assert losses[task].item() == pytest.approx(loss.item(), rel=1e-5)
 
 
-def test_tuning_keeps_the_best_of_what_it_drew(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "scripts"))
-    import tune_rivals
-
+def test_tuning_keeps_the_best_of_what_it_drew(script_named: Callable[[str], ModuleType]) -> None:
+    tune_rivals = script_named("tune_rivals")
     first, second = draw_episode(2, 6), draw_episode(4, 6)
     for name in ("rm3", "sgd_momentum"):
         rival = RIVALS[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -16,14 +17,12 @@ from sklearn.datasets import load_wine
 
 from denograd import explain
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
-
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    import explanations
-
+def script(
+    monkeypatch: pytest.MonkeyPatch, script_named: Callable[[str], ModuleType]
+) -> ModuleType:
+    explanations = script_named("explanations")
     monkeypatch.setattr(explanations, "STEPS", 20)
     explanations.control_of.cache_clear()
     return explanations

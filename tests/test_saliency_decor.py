@@ -676,11 +676,11 @@ def test_types_that_make_no_sense() -> None:
 
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def script(
+    monkeypatch: pytest.MonkeyPatch, script_named: Callable[[str], ModuleType]
+) -> ModuleType:
     pytest.importorskip("captum")
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "scripts"))
-    import reproduce_saliency_decor
-
+    reproduce_saliency_decor = script_named("reproduce_saliency_decor")
     monkeypatch.setattr(reproduce_saliency_decor, "STEPS", 4)
     return reproduce_saliency_decor
 

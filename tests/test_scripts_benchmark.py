@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,23 +15,15 @@ import pytest
 from denograd.data import builtin_table
 from denograd.evaluation import METRICS, Cell, summarise
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
+
+@pytest.fixture
+def script(script_named: Callable[[str], ModuleType]) -> ModuleType:
+    return script_named("benchmark")
 
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    import benchmark
-
-    return benchmark
-
-
-@pytest.fixture
-def page(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    import _benchmark_page
-
-    return _benchmark_page
+def page(script_named: Callable[[str], ModuleType]) -> ModuleType:
+    return script_named("_benchmark_page")
 
 
 def summary_of(ratios: dict[str, float], rival: str = "adamw_default") -> dict[str, Any]:
@@ -153,3 +146,40 @@ def test_the_grid_of_measured_targets(
 def test_missing_tables_are_named_with_what_gets_them(script: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"tables of data_sets.csv are missing.*fetch_data.py"):
         script.main(["--data", str(tmp_path / "nowhere")])
+
+
+def test_models_outside_torch_stand_beside_the_networks(page: ModuleType, tmp_path: Path) -> None:
+    summary = summary_of({"a": 0.5, "b": 0.8})
+    file = tmp_path / "benchmark.md"
+    file.write_text("<!-- benchmark-context:start -->\n\n<!-- benchmark-context:end -->\n")
+    page.write_context(summary, file)
+    assert "|" not in file.read_text()
+    control = {
+        case["dataset"]: case["optimizers"]["adamw"]["log_loss"] for case in summary["cases"]
+    }
+    summary["context"] = [
+        {
+            "dataset": table,
+            "n_train": 32,
+            "models": {
+                "logistic_regression": {"log_loss": loss / 2},
+                "random_forest": {"log_loss": loss / times},
+            },
+        }
+        for (table, loss), times in zip(control.items(), (1.0, 4.0), strict=True)
+    ]
+    page.write_context(summary, file)
+    lines = [
+        [cell.strip() for cell in row.split("|")[1:-1]] for row in file.read_text().split("\n")
+    ]
+    assert lines[1] == ["model", "32 rows", "all sizes"]
+    found = {line[0]: line[1:] for line in lines[3:7]}
+    assert list(found) == [  # of equals the one that is named first
+        "*logistic regression, ridge*",
+        "*random forest*",
+        "soft tree, AdamW with DenoGrad, untuned",
+        "soft tree, AdamW, tuned (the control)",
+    ]
+    assert found["*random forest*"] == ["1.000", "1.000"]
+    assert found["soft tree, AdamW, tuned (the control)"] == ["2.000", "2.000"]
+    assert found["soft tree, AdamW with DenoGrad, untuned"] == [f"{2 * 0.4**0.5:.3f}"] * 2

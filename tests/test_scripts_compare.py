@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,15 +16,10 @@ from sklearn.tree import DecisionTreeClassifier, export_text
 
 from denograd.estimators import RuleNetClassifier, SoftTreeClassifier
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
-
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    import compare_models
-
-    return compare_models
+def script(script_named: Callable[[str], ModuleType]) -> ModuleType:
+    return script_named("compare_models")
 
 
 @pytest.fixture

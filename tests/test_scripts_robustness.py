@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pandas as pd
 import pytest
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
 LN2 = math.log(2)
 
 
 @pytest.fixture
-def page(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    import _robustness_page
-
-    return _robustness_page
+def page(script_named: Callable[[str], ModuleType]) -> ModuleType:
+    return script_named("_robustness_page")
 
 
 def results() -> pd.DataFrame:

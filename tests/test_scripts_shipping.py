@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 from types import ModuleType
 
 import numpy as np
@@ -13,7 +13,6 @@ from denograd.denoisers import IdentityDenoiser
 from denograd.meta.tables import encode_source
 from denograd.meta.validation import Judged, MetaValidation, score_of
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
 RATIOS = {
     # rate: soft tree, attention, rule net; the common rate is the one that is best for all
     0.001: (1.00, 0.95, 1.00),
@@ -23,11 +22,8 @@ RATIOS = {
 
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    import ship_denoiser
-
-    return ship_denoiser
+def script(script_named: Callable[[str], ModuleType]) -> ModuleType:
+    return script_named("ship_denoiser")
 
 
 def test_an_architecture_has_its_own_rate_where_that_matters(script: ModuleType) -> None:

@@ -73,6 +73,7 @@ THEMES = {
         "log_parameter",
         "log_elements",
         "is_matrix",
+        "place",
     ),
     "how far training has come": (
         "log_second_over_peak",
@@ -84,6 +85,7 @@ THEMES = {
         "log_epochs",
     ),
     "rows of the training set": ("rows_known", "log_rows", "log_parameters_per_row"),
+    "the learning rate": ("rate_known", "log_rate"),
 }
 """What features are about; whatever is not named here is about something else."""
 

@@ -1,0 +1,186 @@
+"""What each feature, and each part of the filter, is worth to a denoiser that is trained.
+
+On the tables of `meta_validation`: one feature at a time, or all of one theme, stay at their
+medians over all runs, steps and layers, so that the net cannot use them; one coefficient at a time
+stays at the value at which it does nothing. A figure is the ratio of log loss to that of the
+denoiser as it is, a geometric mean over cells (table, model, rows), with the range in which the
+mean lies with 95 % (a bootstrap over tables) and the share of cells that get worse. Above 1, it
+earns its place. The net is not trained again, so a part whose work another could learn to do
+counts in full.
+
+    python scripts/feature_worth.py --data ../shared/data --out runs/worth
+
+Every line is on disk before the next begins; started again, it goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from _development_tables import classification_tables
+from torch import Tensor
+
+from denograd.base import settings_by_model
+from denograd.denoisers import Context, State, WienerDenoiser, resolve_denoiser
+from denograd.meta.validation import Judged, MetaValidation
+from denograd.plot._words import THEMES
+from denograd.statistics import LayerStatistics
+
+MODELS = ("soft_tree", "attention", "additive_net")
+
+
+class Without(WienerDenoiser):
+    """A trained denoiser with features held at values, or one coefficient at its neutral.
+
+    Args:
+        trained: whose weights it has.
+        features: names of what is held, and the values that it has then.
+        coefficient: name of what does nothing, or None.
+    """
+
+    def __init__(
+        self,
+        trained: WienerDenoiser,
+        features: Mapping[str, float] | None = None,
+        coefficient: str | None = None,
+    ) -> None:
+        disabled = [*trained.disabled, *([coefficient] if coefficient else [])]
+        super().__init__(**(trained.config | {"disabled": disabled}))
+        self.load_state_dict(trained.state_dict())
+        self.columns = {
+            self.feature_names.index(name): value for name, value in (features or {}).items()
+        }
+
+    def observe(
+        self, gradient: Tensor, noise: Tensor, parameter: Tensor, state: State, context: Context
+    ) -> tuple[Tensor, LayerStatistics, State]:
+        """As the trained one does, but for the features that are held."""
+        features, statistics, state = super().observe(gradient, noise, parameter, state, context)
+        for column, value in self.columns.items():
+            features[..., column] = value
+        return features, statistics, state
+
+
+class Watched(Without):
+    """A trained denoiser that keeps some of the features it sees."""
+
+    def __init__(self, trained: WienerDenoiser) -> None:
+        super().__init__(trained)
+        self.kept: list[Tensor] = []
+
+    def observe(
+        self, gradient: Tensor, noise: Tensor, parameter: Tensor, state: State, context: Context
+    ) -> tuple[Tensor, LayerStatistics, State]:
+        """As the trained one does."""
+        features, statistics, state = super().observe(gradient, noise, parameter, state, context)
+        if int(context.step.flatten()[0]) % 10 == 0:
+            self.kept.append(features.flatten(0, -2))
+        return features, statistics, state
+
+    def medians(self) -> dict[str, tuple[float, float]]:
+        """Median of each feature, and how far it spreads around it (5 % to 95 %)."""
+        # Widths of layers and tasks differ, but every line is a layer at a step.
+        seen = torch.cat(self.kept)
+        low, middle, high = torch.quantile(
+            seen[:: max(1, len(seen) // 200_000)], torch.tensor([0.05, 0.5, 0.95]), dim=0
+        )
+        spread = high - low
+        return {
+            name: (float(middle[i]), float(spread[i])) for i, name in enumerate(self.feature_names)
+        }
+
+
+class Judges:
+    """Meta-validation of each model, around the base that the denoiser's card gives it."""
+
+    def __init__(self, data: Path, denoiser: str, models: Iterable[str], rows: list[int]) -> None:
+        tables = classification_tables(data, "meta_validation")
+        bases = settings_by_model(denoiser, list(models))
+        self.parts = [
+            (MetaValidation(tables, [model], rows=rows, seeds=1), float(base["lr"]))
+            for model, base in bases.items()
+        ]
+
+    def logs(self, denoiser: WienerDenoiser) -> dict[Judged, float]:
+        """Log of held-out loss, denoiser over control, of each cell."""
+        found: dict[Judged, float] = {}
+        for validation, rate in self.parts:
+            found |= validation.log_ratios(denoiser, learning_rate=rate)
+        return found
+
+
+def compare(changed: Mapping[Judged, float], whole: Mapping[Judged, float]) -> dict[str, float]:
+    """How much worse a denoiser got: mean ratio, its range, and the share of cells."""
+    by_table: dict[str, list[float]] = defaultdict(list)
+    for cell, log in changed.items():
+        by_table[cell.table].append(log - whole[cell])
+    means = np.array([np.mean(values) for values in by_table.values()])
+    differences = np.concatenate([*by_table.values()])
+    rng = np.random.default_rng(0)
+    drawn = rng.choice(means, (2000, len(means))).mean(1)
+    low, high = np.exp(np.quantile(drawn, [0.025, 0.975]))
+    return {
+        "ratio": float(np.exp(differences.mean())),
+        "low": float(low),
+        "high": float(high),
+        "worse": float((differences > 0).mean()),
+    }
+
+
+def main() -> None:
+    """Measure what is missing, and print a table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder with catalog.csv")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
+    parser.add_argument("--denoiser", default="default", help="a shipped name, or a file")
+    parser.add_argument("--models", nargs="+", default=list(MODELS))
+    parser.add_argument("--rows", type=int, nargs="+", default=[16, 64, 256])
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    trained = resolve_denoiser(arguments.denoiser)
+    if not isinstance(trained, WienerDenoiser):
+        raise SystemExit(f"feature_worth.py: {arguments.denoiser!r} has no features to leave out")
+    judges = Judges(arguments.data, arguments.denoiser, arguments.models, arguments.rows)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    file = arguments.out / "worth.json"
+    done = json.loads(file.read_text()) if file.exists() else {}
+    watched = Watched(trained)
+    whole = judges.logs(watched)
+    print(f"as it is: {np.exp(np.mean(list(whole.values()))):.4f} of the control", flush=True)
+    medians = watched.medians()
+    varies = [name for name, (_, spread) in medians.items() if spread > 0]
+    held = {name: Without(trained, {name: medians[name][0]}) for name in varies}
+    for theme, names in THEMES.items():
+        if some := {name: medians[name][0] for name in names if name in varies}:
+            held[f"all of: {theme}"] = Without(trained, some)
+    constant = [name for name in trained.feature_names if name not in varies]
+    print(f"the same in all of these runs, so not judged: {', '.join(constant) or 'none'}")
+    parts = [name for name in trained.coefficient_names if name not in trained.disabled]
+    held |= {name: Without(trained, coefficient=name) for name in parts}
+    for name, denoiser in held.items():
+        if name not in done:
+            done[name] = compare(judges.logs(denoiser), whole)
+            temporary = file.with_suffix(".tmp")
+            temporary.write_text(json.dumps(done, indent=1) + "\n")
+            temporary.replace(file)
+        print(f"{name}: {done[name]}", flush=True)
+    print("\n| without | ratio to the whole | 95 % | cells that get worse |\n|---|---|---|---|")
+    for name, found in sorted(done.items(), key=lambda item: -item[1]["ratio"]):
+        print(
+            f"| `{name}` | {found['ratio']:.3f} | {found['low']:.3f} to {found['high']:.3f} | "
+            f"{100 * found['worse']:.0f} % |"
+        )
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    main()
