@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from denograd.denoisers.storage import DenoiserFileError, read_card
+from denograd.denoisers.card import DenoiserFileError
+from denograd.denoisers.storage import read_card
 from denograd.models import TabularModel
 from denograd.models._base import is_number
 from denograd.models.registry import name_of

@@ -1,9 +1,9 @@
 """Denoisers: the protocol, the identity, the per-layer filter net, and their files."""
 
 from denograd.denoisers._base import Context, Denoised, Denoiser, Layout, State
+from denograd.denoisers.card import DenoiserFileError
 from denograd.denoisers.identity import IdentityDenoiser
 from denograd.denoisers.storage import (
-    DenoiserFileError,
     load_denoiser,
     read_card,
     resolve_denoiser,

@@ -25,11 +25,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote
 
+from denograd.denoisers.card import DenoiserFileError
 from denograd.denoisers.storage import (
     HUB_PREFIX,
     PICKLE_SUFFIXES,
     WEIGHTS_SUFFIX,
-    DenoiserFileError,
     load_denoiser,
     read_card,
     shipped_denoisers,

@@ -27,36 +27,25 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from denograd.denoisers._base import Denoiser
+from denograd.denoisers.card import (
+    ADVICE,
+    GET_AGAIN,
+    SCHEMA,
+    fail,
+    is_advice,
+    load_card,
+    read_bytes,
+)
 from denograd.denoisers.identity import IdentityDenoiser
 from denograd.denoisers.wiener import WienerDenoiser
 from denograd.statistics import FEATURES
-
-SCHEMA = 1
-"""Version of the card's layout; raised when a reader of the old one would go wrong."""
 
 WEIGHTS_SUFFIX = ".safetensors"
 HUB_PREFIX = "hf://"
 PICKLE_SUFFIXES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
 _PICKLE_STARTS = (b"PK\x03\x04", *(bytes((0x80, protocol)) for protocol in range(2, 6)))
 _DTYPES = (torch.float32, torch.float64)
-_GET_AGAIN = "copy the .safetensors and the .json file again, together, from where they came"
-_CARD_TYPES: dict[str, type] = {
-    "kind": str,
-    "features": list,
-    "coefficients": list,
-    "config": dict,
-    "tensors": dict,
-    "sha256": str,
-    "training": dict,
-    "figures": dict,
-    "denograd_version": str,
-}
 _FROM_CALLER = ("training", "figures")
-_ADVICE = ("intended_use", "not_for")
-
-
-class DenoiserFileError(ValueError):
-    """A file of a denoiser that can't be used; the message says which, why, and a remedy."""
 
 
 def save_denoiser(
@@ -127,8 +116,8 @@ def save_denoiser(
             raise ValueError(
                 f"save_denoiser: card[{key!r}] must be a dictionary, got {card[key]!r}"
             )
-    for key in _ADVICE:
-        if not _is_advice(card.get(key)):
+    for key in ADVICE:
+        if not is_advice(card.get(key)):
             raise ValueError(
                 f"save_denoiser: card[{key!r}] must be sentences in one text, got {card[key]!r}"
             )
@@ -172,13 +161,13 @@ def load_denoiser(path: str | os.PathLike[str]) -> WienerDenoiser:
     if path.suffix != WEIGHTS_SUFFIX:
         if path.suffix.lower() in PICKLE_SUFFIXES:
             _refuse_pickle(path)
-        _fail(
+        fail(
             path,
             f"not a {WEIGHTS_SUFFIX} file",
             f"give a file that save_denoiser wrote, NAME{WEIGHTS_SUFFIX}",
         )
-    weights = _read(path)
-    return _build(path, weights, _load_card(path.with_suffix(".json")))
+    weights = read_bytes(path)
+    return _build(path, weights, load_card(path.with_suffix(".json")))
 
 
 def shipped_denoisers() -> list[str]:
@@ -246,7 +235,7 @@ def read_card(name_or_path: str | os.PathLike[str]) -> dict[str, Any]:
     if name_or_path == "identity":
         raise ValueError("read_card: 'identity' has no weights and so no card")
     if isinstance(name_or_path, str) and name_or_path in shipped_denoisers():
-        return _load_card(_weights_folder() / f"{name_or_path}.json")
+        return load_card(_weights_folder() / f"{name_or_path}.json")
     address = _hub_address(name_or_path)
     if address:
         from denograd.denoisers.hub import read_card_from_hub
@@ -254,16 +243,12 @@ def read_card(name_or_path: str | os.PathLike[str]) -> dict[str, Any]:
         return read_card_from_hub(address)
     path = Path(name_or_path)
     if path.suffix not in (WEIGHTS_SUFFIX, ".json"):
-        _fail(path, "neither a shipped denoiser nor a .safetensors or .json file", _choices())
-    return _load_card(path.with_suffix(".json"))
-
-
-def _fail(path: Path, what: str, remedy: str, cause: Exception | None = None) -> NoReturn:
-    raise DenoiserFileError(f"{path}: {what}; {remedy}") from cause
+        fail(path, "neither a shipped denoiser nor a .safetensors or .json file", _choices())
+    return load_card(path.with_suffix(".json"))
 
 
 def _refuse_pickle(path: Path) -> NoReturn:
-    _fail(
+    fail(
         path,
         "a pickle or a torch.save file, and pickles are never loaded: they can run any code",
         "save the denoiser with denograd.save_denoiser, which writes safetensors",
@@ -290,11 +275,6 @@ def _hub_address(spec: str | os.PathLike[str]) -> str | None:
     return None
 
 
-def _is_advice(value: object) -> bool:
-    """Whether a card's advice is left out, or text to show."""
-    return value is None or (isinstance(value, str) and bool(value.strip()))
-
-
 def _weights_folder() -> Path:
     """The folder of shipped weights; wheels are unpacked, so it is an ordinary folder."""
     return Path(str(resources.files("denograd"))) / "denoisers" / "weights"
@@ -313,58 +293,10 @@ def _write(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        _fail(path, "no such file", "check the path", error)
-    except (OSError, ValueError) as error:
-        _fail(path, f"can't be read ({error})", "check the path and its permissions", error)
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _load_card(path: Path) -> dict[str, Any]:
-    """Read a card and check everything in it that needs no weights."""
-    if not path.exists():
-        _fail(path, "the card is missing", f"it belongs beside the weights: {_GET_AGAIN}")
-    try:
-        # JSON has no NaN, but Python's reader takes it unless told otherwise.
-        card = json.loads(_read(path).decode(), parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, DenoiserFileError):
-            raise
-        _fail(path, f"the card is not JSON ({error})", _GET_AGAIN, error)
-    if not isinstance(card, dict):
-        _fail(path, f"the card is a JSON {type(card).__name__}, not an object", _GET_AGAIN)
-    schema = card.get("schema")
-    if schema != SCHEMA or isinstance(schema, bool | float):
-        _fail(
-            path,
-            f"the card has schema {schema!r}, and this version reads schema {SCHEMA}",
-            "use the version of denograd that wrote it (the card's denograd_version), "
-            "or meta-train again",
-        )
-    for key, kind in _CARD_TYPES.items():
-        if not isinstance(card.get(key), kind):
-            found = repr(card[key]) if key in card else "nothing"
-            _fail(
-                path,
-                f"the card's {key!r} must be a JSON {kind.__name__}, found {found}",
-                _GET_AGAIN,
-            )
-    for key in _ADVICE:
-        if not _is_advice(card.get(key)):
-            _fail(path, f"the card's {key!r} must be text, found {card[key]!r}", _GET_AGAIN)
-    return card
-
-
 def _build(path: Path, weights: bytes, card: dict[str, Any]) -> WienerDenoiser:
     """Make the denoiser, after every check that the two files can fail."""
     if card["kind"] != "wiener":
-        _fail(
+        fail(
             path,
             f"its card says kind {card['kind']!r}, and this version knows only 'wiener'",
             "use the version of denograd that wrote it",
@@ -374,27 +306,27 @@ def _build(path: Path, weights: bytes, card: dict[str, Any]) -> WienerDenoiser:
         ("coefficients", WienerDenoiser.coefficient_names),
     ):
         if card[key] != list(known) or not known:
-            _fail(
+            fail(
                 path,
                 f"made for other {key}: {_difference(card[key], known or FEATURES)}",
                 "use the version of denograd that wrote it, or meta-train again",
             )
     tensors = _parse(path, weights)
     if hashlib.sha256(weights).hexdigest() != card["sha256"]:
-        _fail(
+        fail(
             path,
             "its sha256 differs from the one in its card: one of the two was damaged or "
             "belongs to another denoiser",
-            _GET_AGAIN,
+            GET_AGAIN,
         )
     problem = _problem_with(tensors)
     if problem:
-        _fail(path, problem, "meta-train again, or go back to an earlier checkpoint")
+        fail(path, problem, "meta-train again, or go back to an earlier checkpoint")
 
     # On the meta device nothing is allocated, so a wrong size in a card costs no memory.
     config = {"features": card["features"], **card["config"]}
     if config["features"] != card["features"]:
-        _fail(path, "its card's config has other features than the card", _GET_AGAIN)
+        fail(path, "its card's config has other features than the card", GET_AGAIN)
     skeleton = _construct(path, config, torch.device("meta"))
     expected = {name: list(tensor.shape) for name, tensor in skeleton.state_dict().items()}
     found = {name: list(tensor.shape) for name, tensor in tensors.items()}
@@ -408,9 +340,7 @@ def _build(path: Path, weights: bytes, card: dict[str, Any]) -> WienerDenoiser:
                 "is expected"
                 for name in wrong
             )
-            _fail(
-                path, f"its {source} do not fit its config {card['config']}: {details}", _GET_AGAIN
-            )
+            fail(path, f"its {source} do not fit its config {card['config']}: {details}", GET_AGAIN)
 
     # Initial weights are drawn and thrown away: the user's random numbers must not shift.
     with torch.random.fork_rng(devices=[]):
@@ -424,12 +354,12 @@ def _construct(path: Path, config: Mapping[str, Any], device: torch.device) -> W
         with device:
             denoiser = WienerDenoiser(**config)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        _fail(path, f"its card's config {config} makes no denoiser ({error})", _GET_AGAIN, error)
+        fail(path, f"its card's config {config} makes no denoiser ({error})", GET_AGAIN, error)
     # An argument that an older version did not know takes its default, so the default of a
     # new one has to keep the old behaviour.
     rebuilt = {key: denoiser.config.get(key) for key in config}
     if rebuilt != config:
-        _fail(path, f"its card's config {config} was understood as {rebuilt}", _GET_AGAIN)
+        fail(path, f"its card's config {config} was understood as {rebuilt}", GET_AGAIN)
     return denoiser
 
 
@@ -441,7 +371,7 @@ def _parse(path: Path, weights: bytes) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load(weights)
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
-        _fail(path, f"truncated or damaged ({error})", _GET_AGAIN, error)
+        fail(path, f"truncated or damaged ({error})", GET_AGAIN, error)
 
 
 def _problem_with(tensors: Mapping[str, Tensor]) -> str | None:

@@ -208,8 +208,8 @@ class DenoGradEstimator(BaseEstimator, ABC):  # type: ignore[misc]
             if self.early_stopping:
                 rows, held_out = self._split(rows)
             if going_on:
-                self._tell_optimizer(self._run.steps + int(self.max_steps), len(rows.frame))
-                self._tell_batch_size(len(rows.frame))
+                total = self._run.steps + int(self.max_steps)
+                self._tell_optimizer(total, len(rows.frame), len(rows.frame))
             else:
                 self._start(rows, int(self.max_steps))
             self._count_anew()
@@ -233,8 +233,8 @@ class DenoGradEstimator(BaseEstimator, ABC):  # type: ignore[misc]
                 self._count_anew()
             else:
                 # How long this goes on is not known any more.
-                self._tell_optimizer(None, self._rows_seen + len(rows.frame))
-                self._tell_batch_size(len(rows.frame))
+                seen = self._rows_seen + len(rows.frame)
+                self._tell_optimizer(None, seen, len(rows.frame))
             self._train(rows, None, -(-len(rows.frame) // int(self.batch_size)), all_rows=False)
         return self
 
@@ -330,10 +330,12 @@ class DenoGradEstimator(BaseEstimator, ABC):  # type: ignore[misc]
                     "warm_start=False"
                 )
 
-    def _tell_optimizer(self, total_steps: int | None, dataset_size: int) -> None:
+    def _tell_optimizer(self, total_steps: int | None, dataset_size: int, rows: int) -> None:
+        """What changes when training goes on, with so many rows to draw batches from."""
         if isinstance(self._run.optimizer, DenoGrad):
             self._run.optimizer.total_steps = total_steps
             self._run.optimizer.dataset_size = dataset_size
+        self._tell_batch_size(rows)
 
     def _tell_batch_size(self, rows: int) -> None:
         if self._tells_batch_size and isinstance(self._run.optimizer, DenoGrad):
