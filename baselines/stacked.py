@@ -413,7 +413,6 @@ class _SomeLayers:
             layout=self._inner(layout),
             counts=context.counts[..., self.kept],
             noise_known=context.noise_known[..., self.kept],
-            learning_rate=context.learning_rate[..., self.kept],
         )
         cut = [self._cut(layout, x) for x in (gradient, noise, parameter)]
         result = self.denoiser(cut[0], cut[1], cut[2], state, shown)

@@ -15,14 +15,6 @@ from denograd.denoisers import Context, Denoiser
 from denograd.denoisers._base import decay_fraction
 from denograd.noise import NoiseCapture, noise_variance
 
-STEPS_AS_LONG_AS_RATE = (
-    torch.optim.Adam,
-    torch.optim.Adamax,
-    torch.optim.NAdam,
-    torch.optim.RAdam,
-)
-"""Bases that divide by the size of the gradient; AdamW is an Adam."""
-
 
 class Run(NamedTuple):
     """What is known about the run; 0 stands for not known."""
@@ -30,8 +22,6 @@ class Run(NamedTuple):
     total_steps: int
     dataset_size: int
     batch_size: int = 0
-    rates: tuple[float | Tensor, ...] = ()
-    """Learning rates of the parameter groups; empty if their steps have other lengths."""
 
 
 class Work(NamedTuple):
@@ -127,7 +117,6 @@ class Engine:
             total_steps=group.scalar(run.total_steps),
             rows=group.scalar(run.dataset_size),
             batch_size=group.scalar((0 if capture is None else capture.rows) or run.batch_size),
-            learning_rate=_learning_rates(group, run.rates),
         )
         return noise, context
 
@@ -187,20 +176,14 @@ def _scale_update(
     # lerp is exact where the gain is 1, so a layer that fell back follows the base.
     update = after if gain is None else torch.lerp(before, after, gain)
     if decay is not None:
-        rate = _learning_rates(group, [one.get("lr", 0.0) for one in param_groups])
+        rates = {index: _learning_rate(group, param_groups[index]) for index in set(group.groups)}
+        rate = torch.stack([rates[index] for index in group.groups])
         update = update - group.layout.spread(decay_fraction(rate, decay)) * before
     torch._foreach_copy_(group.parameters, group.cut(update))
 
 
-def _learning_rates(group: FlatGroup, rates: Sequence[float | Tensor]) -> Tensor:
-    """The rate of each layer, ``(L,)``, from those of the parameter groups; 0 if there are none."""
-    if not rates:
-        return torch.zeros_like(group.counts)
-    found = {index: _as_scalar(group, rates[index]) for index in set(group.groups)}
-    return torch.stack([found[index] for index in group.groups])
-
-
-def _as_scalar(group: FlatGroup, rate: float | Tensor) -> Tensor:
+def _learning_rate(group: FlatGroup, param_group: dict[str, Any]) -> Tensor:
+    rate = param_group.get("lr", 0.0)
     if isinstance(rate, Tensor):
         return rate.detach().to(group.device, group.dtype, non_blocking=True).reshape(())
     return group.scalar(rate)

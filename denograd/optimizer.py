@@ -21,7 +21,7 @@ from denograd._checks import (
     check_penalties,
     parameter_names,
 )
-from denograd._engine import STEPS_AS_LONG_AS_RATE, Engine, Run, Work
+from denograd._engine import Engine, Run, Work
 from denograd._flat import active_parameters
 from denograd._seen import features_seen
 from denograd.audit import AuditLog, check_every, check_saved
@@ -307,12 +307,7 @@ class DenoGrad(Optimizer):
         work: list[Work] = []
         audited = self.audit.due(self._engine.steps)
         if active and (audited or not isinstance(self.denoiser, IdentityDenoiser)):
-            run = Run(
-                self.total_steps or 0,
-                self.dataset_size or 0,
-                self.batch_size or 0,
-                self._rates(),
-            )
+            run = Run(self.total_steps or 0, self.dataset_size or 0, self.batch_size or 0)
             work = self._engine.denoise(active, self._parameters(), self._capture, run)
             if audited:
                 self._record(work, run)
@@ -322,12 +317,6 @@ class DenoGrad(Optimizer):
         if self._capture is not None:
             self._capture.clear()
             self._capture.watch(member.parameter for member in active)
-
-    def _rates(self) -> tuple[float | Tensor, ...]:
-        """Learning rates of the groups, if a step of the base is about as long as its rate."""
-        if not isinstance(self.base, STEPS_AS_LONG_AS_RATE):
-            return ()
-        return tuple(group["lr"] for group in self.param_groups)
 
     def _record(self, work: Sequence[Work], run: Run) -> None:
         names, step = parameter_names(self.param_groups, self._model), self._engine.steps

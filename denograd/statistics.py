@@ -7,8 +7,6 @@ Moments are exponential averages corrected for their start: with ``w_t = (1 - be
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -49,16 +47,8 @@ FEATURES = (
     "log_rows",
     "log_parameters_per_row",
     "log_epochs",
-    "rate_known",
-    "log_rate",
-    "place",
 )
 """Names of the features, in order; `layer_features` says what each is."""
-
-RATES = (3e-4, 1e-1)
-"""Learning rates that meta-training draws from; beyond them the net sees the nearest."""
-
-_MIDDLE_RATE = 0.5 * (math.log(RATES[0]) + math.log(RATES[1]))
 
 
 class LayerStatistics(NamedTuple):
@@ -173,14 +163,6 @@ def _is_matrix(ndims: tuple[int, ...], device: torch.device, dtype: torch.dtype)
     return torch.tensor([float(n > 1) for n in ndims], device=device, dtype=dtype)
 
 
-@lru_cache(maxsize=64)
-def _place(layers: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Where each layer stands among the others, ``(L,)``; 0 for one that is alone."""
-    if layers == 1:
-        return torch.zeros(1, device=device, dtype=dtype)
-    return torch.linspace(-0.5, 0.5, layers, device=device, dtype=dtype)
-
-
 def _log_ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
     """A quarter of the logarithm of a ratio of squares, cut to ``[-4, 4]``."""
     ratio = torch.log(numerator + TINY) - torch.log(denominator + TINY)
@@ -191,22 +173,14 @@ def _cosine(dot: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return dot * torch.rsqrt(a + TINY) * torch.rsqrt(b + TINY)
 
 
-def layer_features(
-    statistics: LayerStatistics, context: Context, names: Sequence[str] = FEATURES
-) -> Tensor:
-    """The features of each layer, ``(..., L, len(names))``.
+def layer_features(statistics: LayerStatistics, context: Context) -> Tensor:
+    """The features of each layer, ``(..., L, len(FEATURES))``.
 
     None depends on the scale of the loss. Ratios of squares enter as a quarter of their
     logarithm, cosines as they are. ``displacement`` is how far the parameters moved in
     the last step, whatever moved them, which shows the net the learning rate and the
     base's momentum. A number that is not known enters as 0, with an indicator of 0; rows
-    count as known only if the size of a batch is known, too. ``place`` is where the layer
-    stands among the others, from -1/2, the first, to 1/2, the last.
-
-    Args:
-        statistics: from `update_statistics`.
-        context: of this step.
-        names: of the features that are wanted.
+    count as known only if the size of a batch is known, too.
     """
     sums, counts, layout = statistics.sums, context.counts, context.layout
     mean_parameter = sums["parameter"] / counts
@@ -223,8 +197,6 @@ def layer_features(
     elements = counts.sum(-1)
     epochs = (context.step + 1) * context.batch_size / rows
     matrix = _is_matrix(layout.ndims, counts.device, counts.dtype).expand(counts.shape)
-    rate_known = (context.learning_rate > 0).to(counts.dtype)
-    log_rate = torch.log(context.learning_rate.clamp(*RATES))
     features = (
         _log_ratio(sums["fast"], sums["noise"]),
         _log_ratio(sums["slow"], sums["noise"]),
@@ -253,9 +225,5 @@ def layer_features(
         wide(rows_known * (0.5 * torch.log(rows) - 2.0)),
         wide(rows_known * 0.5 * torch.log(elements / rows)),
         wide(rows_known * 0.25 * torch.log(epochs.clamp_min(1e-3))),
-        rate_known,
-        rate_known * 0.5 * (log_rate - _MIDDLE_RATE),
-        _place(len(layout), counts.device, counts.dtype).expand(counts.shape),
     )
-    chosen = dict(zip(FEATURES, features, strict=True))
-    return torch.stack([chosen[name] for name in names], dim=-1)
+    return torch.stack(features, dim=-1)

@@ -48,8 +48,6 @@ class TrainerConfig:
         pooled: whether a layer sees the mean features of all.
         disabled: coefficients held at their neutral value.
         within_batch: whether the denoiser reads the noise within the batch.
-        features: names of what the denoiser reads, or None for all.
-        decay_range: of the denoiser's decay; see `WienerDenoiser`.
     """
 
     seed: int = 0
@@ -74,8 +72,6 @@ class TrainerConfig:
     pooled: bool = True
     disabled: tuple[str, ...] = ()
     within_batch: bool = True
-    features: tuple[str, ...] | None = None
-    decay_range: float = 3.0
 
     def __post_init__(self) -> None:
         least = {"seed": 0, "warm_up": 1, "validate_every": 1, "hidden": 1, "pairs": 1}

@@ -36,8 +36,6 @@ class Episode:
         scale: ``(T, N)``, or None for 1 everywhere: what is trained times this are the
             model's parameters. The model begins with the same outputs, but its gradients
             and the effect of a step are others.
-        rate_known: ``(T,)``, 1 or 0, whether the denoiser is told the learning rate, or None
-            for all.
         offset: number of the first task, in an episode that is a part of another.
     """
 
@@ -56,7 +54,6 @@ class Episode:
     rows: Tensor
     batch_size: Tensor
     scale: Tensor | None = None
-    rate_known: Tensor | None = None
     offset: int = 0
 
     def __len__(self) -> int:
@@ -74,17 +71,6 @@ class Episode:
             torch.take_along_dim(self.tasks.x_train, rows.unsqueeze(-1), dim=1),
             torch.take_along_dim(self.tasks.y_train, rows, dim=1),
         )
-
-    def told_rate(self, rate: Tensor) -> Tensor:
-        """What the denoiser is told of a learning rate, ``(T, 1)`` to ``(T, L)``; 0 is unknown.
-
-        The rate of a base whose steps are of another length says nothing.
-        """
-        if self.base != "adam":
-            rate = torch.zeros_like(rate)
-        elif self.rate_known is not None:
-            rate = rate * self.rate_known.unsqueeze(-1)
-        return rate.expand_as(self.counts)
 
     def common_decay(self) -> float:
         """The decay of the base, for engines that can give all tasks only the same.
@@ -115,7 +101,6 @@ class Episode:
             tasks=self.tasks.take(tasks),
             batches=self.batches[:, tasks],
             scale=None if self.scale is None else self.scale[tasks],
-            rate_known=None if self.rate_known is None else self.rate_known[tasks],
             offset=self.offset + tasks.indices(len(self))[0],
             weight_decay=(
                 self.weight_decay[tasks]
@@ -153,9 +138,8 @@ class EpisodeDistribution:
         batch_sizes: one is drawn; no batch is larger than its smallest task.
         rescale: probability with which the layers of a task are reparametrised, each by a
             factor between 1/3 and 3 (Metz et al. 2022, "VeLO", appendix on augmentation).
-        hide_noise, hide_horizon, hide_rows, hide_rate: probabilities with which the denoiser
-            is not told a task's noise within the batch, its horizon, its number of rows, or
-            its learning rate.
+        hide_noise, hide_horizon, hide_rows: probabilities with which the denoiser is not
+            told a task's noise within the batch, its horizon, or its number of rows.
     """
 
     models: tuple[str, ...] = ("soft_tree", "attention")
@@ -170,7 +154,6 @@ class EpisodeDistribution:
     hide_noise: float = 0.15
     hide_horizon: float = 0.15
     hide_rows: float = 0.15
-    hide_rate: float = 0.1
 
 
 def draw_batches(
@@ -242,8 +225,6 @@ def draw_episode(
     layers = (len(tasks), len(episode.model.layout))
     factors = np.exp(rng.uniform(-np.log(3), np.log(3), layers))
     factors = np.where(rng.random((len(tasks), 1)) < distribution.rescale, factors, 1.0)
-    told_rate = rng.random(len(tasks)) >= distribution.hide_rate
-    episode = replace(episode, rate_known=torch.from_numpy(told_rate.astype(np.float32)))
     return reparametrise(episode, torch.from_numpy(factors))
 
 

@@ -29,7 +29,6 @@ from denograd.meta.episode import Episode, EpisodeDistribution, draw_episode
 from denograd.meta.estimators import MetaLoss
 from denograd.meta.family import TaskFamily
 from denograd.meta.processes import Processes, ProcessLost
-from denograd.meta.start import start
 from denograd.meta.validation import MetaValidation, Score
 
 Listener = Callable[[Progress, dict[str, float]], None]
@@ -88,15 +87,10 @@ class MetaTrainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.denoiser = WienerDenoiser(
-                config.hidden,
-                config.pooled,
-                config.disabled,
-                config.within_batch,
-                config.features,
-                config.decay_range,
+                config.hidden, config.pooled, config.disabled, config.within_batch
             )
         if start_from is not None:
-            start(self.denoiser, start_from)
+            self.denoiser.load_state_dict(start_from.state_dict())
         self.denoiser.to(self.device)
         self.average = copy.deepcopy(self.denoiser)
         self.optimizer = torch.optim.Adam(self.denoiser.parameters(), lr=config.learning_rate)

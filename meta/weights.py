@@ -25,7 +25,7 @@ class TaskWeights:
     Example:
         >>> denoiser = WienerDenoiser(hidden=4)
         >>> TaskWeights.copies(denoiser, 3).weights["first.weight"].shape
-        torch.Size([3, 4, 60])
+        torch.Size([3, 4, 54])
     """
 
     def __init__(self, denoiser: WienerDenoiser, weights: Mapping[str, Tensor]) -> None:

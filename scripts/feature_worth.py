@@ -2,11 +2,10 @@
 
 On the tables of `meta_validation`: one feature at a time, or all of one theme, stay at their
 medians over all runs, steps and layers, so that the net cannot use them; one coefficient at a time
-stays at the value at which it does nothing. A figure is the ratio of log loss to that of the
-denoiser as it is, a geometric mean over cells (table, model, rows), with the range in which the
-mean lies with 95 % (a bootstrap over tables) and the share of cells that get worse. Above 1, it
-earns its place. The net is not trained again, so a part whose work another could learn to do
-counts in full.
+stays at its neutral value (0, or 1 for a factor). A figure is the ratio of log loss to that of the
+denoiser as it is, a geometric mean over cells (table, model, rows), with an interval of 95 % (a
+bootstrap over tables) and the share of cells that get worse. Above 1, it earns its place. The net
+is not trained again, so a part whose work another could learn to do counts in full.
 
     python scripts/feature_worth.py --data ../shared/data --out runs/worth
 
@@ -21,6 +20,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +28,8 @@ from _development_tables import classification_tables
 from torch import Tensor
 
 from denograd.base import settings_by_model
-from denograd.denoisers import Context, State, WienerDenoiser, resolve_denoiser
+from denograd.denoisers import Context, State, WienerDenoiser, read_card, resolve_denoiser
+from denograd.evaluation.significance import bootstrap_interval
 from denograd.meta.validation import Judged, MetaValidation
 from denograd.plot._words import THEMES
 from denograd.statistics import LayerStatistics
@@ -84,16 +85,18 @@ class Watched(Without):
             self.kept.append(features.flatten(0, -2))
         return features, statistics, state
 
-    def medians(self) -> dict[str, tuple[float, float]]:
-        """Median of each feature, and how far it spreads around it (5 % to 95 %)."""
-        # Widths of layers and tasks differ, but every line is a layer at a step.
+    def medians(self) -> dict[str, float]:
+        """Median of each feature that is not the same in all layers, tasks and steps."""
         seen = torch.cat(self.kept)
-        low, middle, high = torch.quantile(
-            seen[:: max(1, len(seen) // 200_000)], torch.tensor([0.05, 0.5, 0.95]), dim=0
-        )
-        spread = high - low
+        finite = seen.isfinite().all(1)
+        if not finite.all():
+            print(
+                f"{int((~finite).sum())} of {len(seen)} layers and steps had features without end"
+            )
+        seen = seen[finite]
+        middle, varies = seen.median(0).values, seen.amax(0) > seen.amin(0)
         return {
-            name: (float(middle[i]), float(spread[i])) for i, name in enumerate(self.feature_names)
+            name: float(middle[i]) for i, name in enumerate(self.feature_names) if bool(varies[i])
         }
 
 
@@ -108,6 +111,10 @@ class Judges:
             for model, base in bases.items()
         ]
 
+    def fingerprint(self) -> list[str]:
+        """Tells judges of other tables, models, sizes or rates apart."""
+        return [f"{part.fingerprint()}, base {rate:g}" for part, rate in self.parts]
+
     def logs(self, denoiser: WienerDenoiser) -> dict[Judged, float]:
         """Log of held-out loss, denoiser over control, of each cell."""
         found: dict[Judged, float] = {}
@@ -116,22 +123,31 @@ class Judges:
         return found
 
 
-def compare(changed: Mapping[Judged, float], whole: Mapping[Judged, float]) -> dict[str, float]:
-    """How much worse a denoiser got: mean ratio, its range, and the share of cells."""
+def compare(changed: Mapping[Judged, float], whole: Mapping[Judged, float]) -> dict[str, Any]:
+    """How much worse a denoiser got: mean ratio, its interval, and the share of cells."""
     by_table: dict[str, list[float]] = defaultdict(list)
     for cell, log in changed.items():
         by_table[cell.table].append(log - whole[cell])
-    means = np.array([np.mean(values) for values in by_table.values()])
     differences = np.concatenate([*by_table.values()])
-    rng = np.random.default_rng(0)
-    drawn = rng.choice(means, (2000, len(means))).mean(1)
-    low, high = np.exp(np.quantile(drawn, [0.025, 0.975]))
     return {
         "ratio": float(np.exp(differences.mean())),
-        "low": float(low),
-        "high": float(high),
+        "interval": bootstrap_interval([*by_table.values()]),
         "worse": float((differences > 0).mean()),
     }
+
+
+def read_done(file: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """What an earlier run of the same settings found.
+
+    Raises:
+        SystemExit: the file is of other settings.
+    """
+    if not file.exists():
+        return {}
+    before = json.loads(file.read_text())
+    if before["settings"] != settings:
+        raise SystemExit(f"{file}: is of another denoiser or other tables; choose another --out")
+    return dict(before["found"])
 
 
 def main() -> None:
@@ -150,19 +166,21 @@ def main() -> None:
     if not isinstance(trained, WienerDenoiser):
         raise SystemExit(f"feature_worth.py: {arguments.denoiser!r} has no features to leave out")
     judges = Judges(arguments.data, arguments.denoiser, arguments.models, arguments.rows)
+    settings = {
+        "denoiser": read_card(arguments.denoiser)["sha256"], "judges": judges.fingerprint()
+    }  # fmt: skip
     arguments.out.mkdir(parents=True, exist_ok=True)
     file = arguments.out / "worth.json"
-    done = json.loads(file.read_text()) if file.exists() else {}
+    done = read_done(file, settings)
     watched = Watched(trained)
     whole = judges.logs(watched)
     print(f"as it is: {np.exp(np.mean(list(whole.values()))):.4f} of the control", flush=True)
     medians = watched.medians()
-    varies = [name for name, (_, spread) in medians.items() if spread > 0]
-    held = {name: Without(trained, {name: medians[name][0]}) for name in varies}
+    held = {name: Without(trained, {name: value}) for name, value in medians.items()}
     for theme, names in THEMES.items():
-        if some := {name: medians[name][0] for name in names if name in varies}:
+        if some := {name: medians[name] for name in names if name in medians}:
             held[f"all of: {theme}"] = Without(trained, some)
-    constant = [name for name in trained.feature_names if name not in varies]
+    constant = [name for name in trained.feature_names if name not in medians]
     print(f"the same in all of these runs, so not judged: {', '.join(constant) or 'none'}")
     parts = [name for name in trained.coefficient_names if name not in trained.disabled]
     held |= {name: Without(trained, coefficient=name) for name in parts}
@@ -170,15 +188,16 @@ def main() -> None:
         if name not in done:
             done[name] = compare(judges.logs(denoiser), whole)
             temporary = file.with_suffix(".tmp")
-            temporary.write_text(json.dumps(done, indent=1) + "\n")
+            content = {"settings": settings, "found": done}
+            temporary.write_text(json.dumps(content, indent=1) + "\n")
             temporary.replace(file)
         print(f"{name}: {done[name]}", flush=True)
     print("\n| without | ratio to the whole | 95 % | cells that get worse |\n|---|---|---|---|")
-    for name, found in sorted(done.items(), key=lambda item: -item[1]["ratio"]):
-        print(
-            f"| `{name}` | {found['ratio']:.3f} | {found['low']:.3f} to {found['high']:.3f} | "
-            f"{100 * found['worse']:.0f} % |"
-        )
+    for name in sorted(held, key=lambda name: -done[name]["ratio"]):
+        found = done[name]
+        low, high = found["interval"] or (float("nan"), float("nan"))
+        worse = f"{100 * found['worse']:.0f} %"
+        print(f"| `{name}` | {found['ratio']:.3f} | {low:.3f} to {high:.3f} | {worse} |")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,6 @@ from denograd.meta.horizon import Curriculum, Truncation
 from denograd.meta.trainer import MetaTrainer
 from denograd.meta.validation import MetaValidation, judging_models
 from denograd.models.registry import KNOWN_MODELS, MODEL_NAMES
-from denograd.statistics import FEATURES, RATES
 
 
 def main() -> None:
@@ -60,15 +59,6 @@ def main() -> None:
     )
     parser.add_argument("--max-features", type=int, default=56, help="of the widest tasks")
     parser.add_argument("--rows", type=int, nargs=2, default=[16, 256], help="of training tasks")
-    parser.add_argument(
-        "--rates", type=float, nargs=2, default=RATES, help="of the base, from and to"
-    )
-    parser.add_argument(
-        "--decay-range", type=float, default=3.0, help="of the denoiser's decay, as a logarithm"
-    )
-    parser.add_argument(
-        "--without", nargs="+", default=[], choices=FEATURES, help="features that are not read"
-    )
     parser.add_argument("--judge-rate", type=float, default=3e-3, help="of meta-validation's base")
     parser.add_argument("--from", dest="start", type=Path, help="weights to begin with")
     parser.add_argument(
@@ -99,7 +89,6 @@ def main() -> None:
         tasks=arguments.tasks,
         rows=(arguments.rows[0], arguments.rows[1]),
         max_features=arguments.max_features,
-        learning_rate=(arguments.rates[0], arguments.rates[1]),
     )
     config = TrainerConfig(
         seed=arguments.seed,
@@ -114,8 +103,6 @@ def main() -> None:
         pooled=ablation != "pooling",
         disabled=WienerDenoiser.PARTS.get(ablation or "", ()),
         within_batch=ablation != "noise",
-        features=tuple(name for name in FEATURES if name not in arguments.without),
-        decay_range=arguments.decay_range,
     )
     trainer = MetaTrainer(
         family,

@@ -46,7 +46,7 @@ every = pytest.mark.parametrize("make", EVERY.values(), ids=EVERY)
 def context(known: float = 1.0, lead: tuple[int, ...] = ()) -> Context:
     counts = torch.tensor(LAYOUT.sizes, dtype=torch.double).expand(*lead, 2)
     number = torch.zeros(lead, dtype=torch.double)
-    return Context(LAYOUT, counts, torch.full_like(counts, known), *[number] * 5)
+    return Context(LAYOUT, counts, torch.full_like(counts, known), number, number, number, number)
 
 
 def draw(steps: int, seed: int, *lead: int) -> tuple[Tensor, Tensor]:

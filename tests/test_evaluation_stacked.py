@@ -283,10 +283,7 @@ def test_layers_kept_from_the_denoiser_stay_with_the_base() -> None:
 
     def context(layout: Layout) -> Context:
         sizes = torch.tensor([float(n) for n in layout.sizes]).expand(2, -1)
-        rates = 0.01 * torch.arange(1.0, len(layout) + 1).expand(2, -1)
-        if len(layout) == 2:  # what `kept` leaves of the three
-            rates = torch.tensor([0.01, 0.03]).expand(2, -1)
-        return Context(layout, sizes, torch.ones_like(sizes), *[number] * 4, rates)
+        return Context(layout, sizes, torch.ones_like(sizes), number, number, number, number)
 
     inner = Layout((3, 4), (2, 1))
     with torch.no_grad():

@@ -27,7 +27,7 @@ KNOWN = ("111111111", "000000000", "001011001", "100100000", "010101010")
 """For each layer, the steps at which its noise was measured."""
 
 Run = namedtuple("Run", "gradient noise parameter steps padding", defaults=(0,))
-Told = namedtuple("Told", "total rows batch first_step rate", defaults=(20.0, 40.0, 16.0, 0, 0.002))
+Told = namedtuple("Told", "total rows batch first_step", defaults=(20.0, 40.0, 16.0, 0))
 Moments = namedtuple("Moments", "gradient fast slow second noise parameter moved")
 
 
@@ -92,7 +92,6 @@ def plain_features(run: Run, layer: int, t: int, told: Told) -> dict[str, float]
     size, move = energy(p) / n + 1e-8, energy(moved) / n + 1e-12
     timed, sized = told.total > 0, told.rows > 0 and told.batch > 0
     phase = min(step / told.total, 1.5) if timed else 0.0
-    rate, middle = told.rate * (1 + layer), (math.log(3e-4) + math.log(0.1)) / 2
     epochs = max((step + 1) * told.batch / told.rows, 1e-3) if sized else 1.0
     return {
         "log_fast_snr": quarter_log(energy(m), sum(noise)),
@@ -122,9 +121,6 @@ def plain_features(run: Run, layer: int, t: int, told: Told) -> dict[str, float]
         "log_rows": math.log(told.rows) / 2 - 2 if sized else 0.0,
         "log_parameters_per_row": math.log(sum(SIZES) / told.rows) / 2 if sized else 0.0,
         "log_epochs": math.log(epochs) / 4,
-        "rate_known": float(rate > 0),
-        "log_rate": (math.log(min(max(rate, 3e-4), 0.1)) - middle) / 2 if rate else 0.0,
-        "place": layer / (len(SIZES) - 1) - 0.5,
     }
 
 
@@ -149,10 +145,7 @@ def package_steps(run: Run, told: Told) -> Iterator[tuple[Tensor, Tensor, Tensor
         noise = flat(run, run.noise, t) + 100.0 * layout.spread(1 - known)
         run_wide = (told.first_step + t, told.total, told.rows, told.batch)
         numbers = (torch.tensor(x, dtype=torch.double) for x in run_wide)
-        counts, rates = torch.tensor(
-            [SIZES, [told.rate * (1 + layer) for layer in LAYERS]], dtype=torch.double
-        )
-        context = Context(layout, counts, known, *numbers, rates)
+        context = Context(layout, torch.tensor(SIZES, dtype=torch.double), known, *numbers)
         yield flat(run, run.gradient, t), noise, flat(run, run.parameter, t), context
 
 
@@ -184,7 +177,6 @@ def test_statistics_equal_averages_over_the_history(run: Run, name: str) -> None
 
 TOLD = [Told(*told) for told in product((0.0, 20.0), (0.0, 40.0), (0.0, 16.0))]
 TOLD += [Told(6.0, first_step=3), Told(6.0, first_step=8), Told(1.0, 1.0, 1.0), Told(9.0, 1e6, 1.0)]
-TOLD += [Told(rate=rate) for rate in (0.0, 1e-5, 0.03, 2.0)]
 
 
 @pytest.mark.parametrize("name", FEATURES)
@@ -198,7 +190,7 @@ def test_feature(name: str) -> None:
 
 def make_denoiser() -> WienerDenoiser:
     """A denoiser in double precision whose layers get clearly different coefficients."""
-    generator = torch.Generator().manual_seed(170)
+    generator = torch.Generator().manual_seed(167)
     denoiser = WienerDenoiser(hidden=7).double()
     with torch.no_grad():
         for parameter in denoiser.parameters():
@@ -242,17 +234,6 @@ GRADIENT_GAIN, UPDATE_GAIN = (math.exp(-1.5), math.exp(1.5)), (math.exp(-2.5), m
 DECAY = (0.05 * math.exp(-3), 0.05 * math.exp(3))  # documented as 0.0025 and 1
 BOUNDS = (GRADIENT_GAIN, UNIT, KAPPA, ADDITION, ADDITION, UPDATE_GAIN, UNIT, KAPPA, DECAY)
 NAMES = "gradient_gain fast_filter fast_kappa add_fast add_slow update_gain slow_filter slow_kappa"
-
-
-def test_bounds_of_a_wider_decay() -> None:
-    features = torch.zeros(1, len(FEATURES), dtype=torch.double)
-    for raw in (-1e4, 0.4, 1e4):
-        denoiser = WienerDenoiser(decay_range=4.5).double()
-        with torch.no_grad():
-            denoiser.last.weight.zero_()
-            denoiser.last.bias.fill_(raw)
-        expected = 0.05 * math.exp(4.5 * math.tanh(raw))
-        assert denoiser.coefficients(features)[0, 8].item() == near(expected)
 
 
 @pytest.mark.parametrize(("index", "name"), list(enumerate([*NAMES.split(), "decay"])))

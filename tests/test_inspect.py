@@ -23,7 +23,6 @@ from denograd._inspection_report import findings
 from denograd._inspection_words import Findings, figure, in_short, sentence
 from denograd.audit import AuditLog, Seen
 from denograd.data import TableError
-from denograd.denoisers import resolve_denoiser
 from denograd.inspection import InspectionError, Sensitivity, reference_runs, sensitivity
 from denograd.statistics import FEATURES
 
@@ -262,7 +261,7 @@ def test_reference_runs_are_recorded_and_learn_something() -> None:
         frame = run.recording.to_frame()
         assert frame["step"].unique().tolist() == [0, 5, 10, 15]
         assert run.last_loss < run.first_loss
-        assert run.recording.feature_names == resolve_denoiser("default").feature_names
+        assert run.recording.feature_names == FEATURES
     again = reference_runs("default", ["iris"], ["soft_tree"], rows=32, steps=20, every=3)
     assert (again[0].first_loss, again[0].last_loss) == runs[0][3:]
     assert list(inside.by_model(runs)) == ["soft_tree", "attention"]
@@ -443,8 +442,7 @@ def test_a_denoiser_is_inspected(app: typer.Typer, tmp_path: Path) -> None:
     assert written["energy"] == again.energy
     assert written["steps"] == again.steps
     assert sum(written["themes"].values()) == pytest.approx(1.0)
-    read = resolve_denoiser("default").feature_names
-    noise = [i for i, f in enumerate(read) if "snr" in f or "noise" in f]
+    noise = [i for i, f in enumerate(FEATURES) if "snr" in f or "noise" in f]
     expected = answers.share[noise].sum(0).mean()
     assert written["themes"]["noise against signal"] == pytest.approx(expected)
     page = (out / "inspection.md").read_text()
@@ -457,7 +455,7 @@ def test_a_denoiser_is_inspected(app: typer.Typer, tmp_path: Path) -> None:
 
 def test_a_finished_run_is_inspected(app: typer.Typer, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    denoiser = WienerDenoiser(hidden=4, features=resolve_denoiser("default").feature_names)
+    denoiser = WienerDenoiser(hidden=4)
     save_denoiser(denoiser, tmp_path / "mine.safetensors", {})
     net = nn.Linear(3, 2)
     base = torch.optim.AdamW(net.parameters(), lr=0.1)

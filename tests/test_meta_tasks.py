@@ -228,17 +228,3 @@ def test_reparametrised_episodes_begin_as_the_same_models() -> None:
         assert bool((e.scale == 1).all()) == (share == 0)
         losses.append(engine.held_out_losses(e, engine.start(e, IdentityDenoiser())))
     torch.testing.assert_close(*losses)
-
-
-def test_the_rate_is_hidden_from_a_share_of_the_tasks_and_told_where_it_means_something() -> None:
-    for share in (0.0, 1.0):
-        e = draw_episode([4, 2], PriorFamily(), replace(SMALL, hide_rate=share))
-        told = e.told_rate(e.learning_rate)
-        assert told.shape == e.counts.shape
-        assert torch.equal(told, (1 - share) * e.learning_rate.expand_as(e.counts))
-        assert not replace(e, base="sgd").told_rate(e.learning_rate).any()
-    mixed = draw_episode([4, 2], PriorFamily(), replace(SMALL, hide_rate=0.5, tasks=40))
-    hidden = mixed.told_rate(mixed.learning_rate)[:, 0] == 0
-    assert 10 <= int(hidden.sum()) <= 30
-    part = mixed.take(slice(7, 19))
-    assert torch.equal(part.told_rate(part.learning_rate)[:, 0] == 0, hidden[7:19])

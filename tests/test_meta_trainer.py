@@ -19,7 +19,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from denograd import WienerDenoiser, load_denoiser
+from denograd import load_denoiser
 from denograd.data import TableError, builtin_table
 from denograd.denoisers import IdentityDenoiser, read_card
 from denograd.meta import (
@@ -39,7 +39,6 @@ from denograd.meta import (
 )
 from denograd.meta.cli import run_meta_training
 from denograd.meta.view import View
-from denograd.statistics import FEATURES
 
 SMALL = EpisodeDistribution(
     models=("soft_tree",), tasks=4, rows=(16, 20), steps=(4, 6), test_rows=20, max_features=8
@@ -473,42 +472,3 @@ def test_every_estimator_trains(tmp_path: Path, estimator: str) -> None:
         trainer(tmp_path / "x", replace(CONFIG, estimator="newton"))
     with pytest.raises(MetaTrainingError, match="engine='steam'; use one of batched"):
         trainer(tmp_path / "x", replace(CONFIG, engine="steam"))
-
-
-def test_it_begins_with_what_another_denoiser_does(tmp_path: Path) -> None:
-    torch.manual_seed(3)
-    some = [name for name in FEATURES if "rate" not in name]
-    source = WienerDenoiser(hidden=4, features=some)
-    with torch.no_grad():
-        source.last.weight.mul_(20)
-    begun = trainer(tmp_path, start_from=source).denoiser
-    features = torch.randn(9, 3, len(FEATURES))
-    seen = features[..., [FEATURES.index(name) for name in some]]
-    torch.testing.assert_close(begun.coefficients(features), source.coefficients(seen))
-
-    wider = trainer(tmp_path, replace(CONFIG, decay_range=5.0), start_from=source).denoiser
-    decay, others = wider.coefficients(features)[..., 8], source.coefficients(seen)[..., 8]
-    torch.testing.assert_close(
-        wider.coefficients(features)[..., :8], source.coefficients(seen)[..., :8]
-    )
-    expected = 0.05 * torch.exp(5 * torch.tanh(0.36 * torch.atanh((others / 0.05).log() / 3)))
-    torch.testing.assert_close(decay, expected, rtol=1e-3, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("source", "message"),
-    [
-        (
-            WienerDenoiser(hidden=5),
-            "the source has hidden=5, pooled=True and the denoiser",
-        ),
-        (WienerDenoiser(hidden=4, pooled=False), "pooled=False and the denoiser"),
-        (WienerDenoiser(hidden=4), r"the features \['log_rate'\] would be lost"),
-    ],
-)
-def test_weights_that_do_not_fit_are_refused(
-    tmp_path: Path, source: WienerDenoiser, message: str
-) -> None:
-    some = tuple(name for name in FEATURES if name != "log_rate")
-    with pytest.raises(ValueError, match=message):
-        trainer(tmp_path, replace(CONFIG, features=some), start_from=source)

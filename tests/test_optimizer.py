@@ -389,27 +389,6 @@ def test_what_is_not_known_is_zero() -> None:
     assert not context.noise_known.any()
 
 
-@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam])
-def test_each_layer_is_told_the_rate_of_its_group_as_it_is_now(kind: Any) -> None:
-    model, probe = Net(), Probe()
-    first, *others = model.parameters()
-    base = kind([{"params": [first], "lr": 0.5}, {"params": others, "lr": 0.25}])
-    optimizer = DenoGrad(base, probe)
-    train(model, optimizer, batches(1))
-    base.param_groups[1]["lr"] = 0.125
-    train(model, optimizer, batches(1))
-    told = [context.learning_rate.tolist() for *_, context in probe.calls]
-    layers = len(probe.calls[0][3].layout)
-    assert told == [[0.5] + [rest] * (layers - 1) for rest in (0.25, 0.125)]
-
-
-@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.RMSprop, torch.optim.Adagrad])
-def test_a_rate_that_is_no_length_of_a_step_is_not_told(kind: Any) -> None:
-    model, probe = Net(), Probe()
-    train(model, DenoGrad(kind(model.parameters(), lr=0.5), probe), batches(1))
-    assert not probe.calls[0][3].learning_rate.any()
-
-
 def test_noise_from_accumulated_gradients_without_a_model() -> None:
     model, probe = Net(), Probe()
     optimizer = deno(model, probe)

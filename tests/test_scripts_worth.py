@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -12,6 +14,7 @@ import torch
 from denograd import WienerDenoiser
 from denograd.denoisers import Context, Layout
 from denograd.meta.validation import Judged
+from denograd.statistics import FEATURES
 
 
 @pytest.fixture
@@ -21,7 +24,7 @@ def script(script_named: Callable[[str], ModuleType]) -> ModuleType:
 
 def trained() -> WienerDenoiser:
     torch.manual_seed(4)
-    denoiser = WienerDenoiser(hidden=6, features=["log_fast_snr", "cos_gradient_fast", "phase"])
+    denoiser = WienerDenoiser(hidden=6)
     with torch.no_grad():
         denoiser.last.weight.mul_(20)
     return denoiser
@@ -32,9 +35,9 @@ def coefficients(denoiser: WienerDenoiser, step: int) -> torch.Tensor:
     layout = Layout((4, 2), (2, 1))
     torch.manual_seed(step)
     parameter, first, second = torch.randn(3, 6)
-    counts, known, rates = torch.tensor([[4.0, 2.0], [1.0, 1.0], [0.01, 0.01]])
+    counts, known = torch.tensor([[4.0, 2.0], [1.0, 1.0]])
     run_wide = [torch.tensor(float(x)) for x in (step, 50, 32, 16)]
-    context = Context(layout, counts, known, *run_wide, rates)
+    context = Context(layout, counts, known, *run_wide)
     state = denoiser.init_state(parameter, layout)
     state = denoiser(first, first.square(), parameter, state, context).state
     found = denoiser(second, 0.3 * second.square(), parameter, state, context).coefficients
@@ -53,7 +56,9 @@ def test_a_feature_that_is_held_changes_nothing_any_more(script: ModuleType) -> 
 
     def at_those_values(*arguments: object) -> object:
         features, *rest = before(*arguments)  # type: ignore[arg-type]
-        return torch.stack([features[:, 0], *torch.tensor([[0.5] * 2, [0.25] * 2])], -1), *rest
+        features[:, FEATURES.index("phase")] = 0.25
+        features[:, FEATURES.index("cos_gradient_fast")] = 0.5
+        return features, *rest
 
     seen.observe = at_those_values  # type: ignore[method-assign, assignment]
     for step in (1, 40):
@@ -77,18 +82,32 @@ def test_medians_are_those_of_what_was_seen(script: ModuleType) -> None:
         coefficients(watched, step)
     # Steps that ten divides are kept, and each was gone through twice.
     assert len(watched.kept) == 6
-    middle, spread = watched.medians()["phase"]
-    assert middle == pytest.approx(0.2)
-    assert spread == pytest.approx(0.4)
+    found = watched.medians()
+    assert found["phase"] == pytest.approx(0.2)
+    assert not {"log_horizon", "horizon_known", "noise_known", "log_rows"} & set(found)
+    assert {"is_matrix", "log_elements", "log_fast_snr"} <= set(found)
+    watched.kept[0][0, 3] = torch.nan
+    assert watched.medians().keys() == found.keys()
 
 
-def test_comparison_is_the_mean_over_cells_and_the_range_over_tables(script: ModuleType) -> None:
+def test_comparison_is_the_mean_over_cells_and_the_interval_over_tables(script: ModuleType) -> None:
     cells = [Judged("soft_tree", rows, table) for rows in (16, 32) for table in "abcdef"]
+    cells += [Judged("soft_tree", rows, "a") for rows in (64, 128)]
     whole = dict.fromkeys(cells, 0.3)
     changed = {cell: 0.3 + (0.1 if cell.table in "abcd" else -0.02) for cell in cells}
     found = script.compare(changed, whole)
-    assert found["ratio"] == pytest.approx(np.exp((4 * 0.1 - 2 * 0.02) / 6))
-    assert found["worse"] == pytest.approx(2 / 3)
-    assert np.exp(-0.02) <= found["low"] < found["ratio"] < found["high"] <= np.exp(0.1) + 1e-12
+    assert found["ratio"] == pytest.approx(np.exp((10 * 0.1 - 4 * 0.02) / 14))
+    assert found["worse"] == pytest.approx(10 / 14)
+    low, high = found["interval"]
+    assert np.exp(-0.02) <= low < found["ratio"] < high <= np.exp(0.1) + 1e-12
     same = script.compare(whole, whole)
-    assert (same["ratio"], same["low"], same["high"], same["worse"]) == (1, 1, 1, 0)
+    assert same == {"ratio": 1.0, "interval": [1.0, 1.0], "worse": 0.0}
+
+
+def test_figures_of_other_settings_are_refused(script: ModuleType, tmp_path: Path) -> None:
+    file = tmp_path / "worth.json"
+    assert script.read_done(file, {"denoiser": "a"}) == {}
+    file.write_text(json.dumps({"settings": {"denoiser": "a"}, "found": {"phase": 1}}))
+    assert script.read_done(file, {"denoiser": "a"}) == {"phase": 1}
+    with pytest.raises(SystemExit, match=r"worth.json: is of another denoiser or other tables"):
+        script.read_done(file, {"denoiser": "b"})

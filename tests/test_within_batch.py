@@ -82,8 +82,7 @@ def test_noise_that_is_not_read_is_noise_that_is_not_known() -> None:
         gradient, parameter = torch.randn(2, 7).double()
         noise = torch.rand(7).double()
         numbers = [torch.tensor(float(n)).double() for n in (step, 50, 64, 16)]
-        counts, rate = torch.tensor([[5.0, 2.0], [0.01, 0.01]]).double()
-        known = Context(layout, counts, torch.ones(2), *numbers, rate)
+        known = Context(layout, torch.tensor([5.0, 2.0]).double(), torch.ones(2), *numbers)
         unknown = known._replace(noise_known=torch.zeros(2).double())
         told = deaf(gradient, noise, parameter, states[0], known)
         other = deaf(gradient, 9 * noise, parameter, states[1], unknown)

@@ -79,7 +79,7 @@ class AndMaskDenoiser:
     Example:
         >>> denoiser = AndMaskDenoiser(threshold=0.5, parts=4)
         >>> layout, zero = Layout((2,), (1,)), torch.zeros(())
-        >>> context = Context(layout, torch.tensor([2.0]), torch.ones(1), *[zero] * 5)
+        >>> context = Context(layout, torch.tensor([2.0]), torch.ones(1), zero, zero, zero, zero)
         >>> g = torch.tensor([2.0, 1.0])
         >>> denoiser(g, torch.ones(2), g, denoiser.init_state(g, layout), context).gradient
         tensor([2., 0.])

@@ -62,7 +62,7 @@ class EvidenceStopDenoiser:
     Example:
         >>> denoiser = EvidenceStopDenoiser()
         >>> layout, zero = Layout((2,), (1,)), torch.zeros(())
-        >>> context = Context(layout, torch.tensor([2.0]), torch.ones(1), *[zero] * 5)
+        >>> context = Context(layout, torch.tensor([2.0]), torch.ones(1), zero, zero, zero, zero)
         >>> state = denoiser.init_state(torch.zeros(2), layout)
         >>> for size in (3.0, 0.5, 3.0):
         ...     g = torch.full((2,), size)

@@ -39,7 +39,7 @@ class GsnrDenoiser:
     Example:
         >>> denoiser = GsnrDenoiser()
         >>> layout, one, zero = Layout((2,), (1,)), torch.ones(()), torch.zeros(())
-        >>> context = Context(layout, torch.tensor([2.0]), torch.ones(1), *[zero] * 5)
+        >>> context = Context(layout, torch.tensor([2.0]), torch.ones(1), zero, zero, zero, zero)
         >>> g, noise = torch.tensor([3.0, 1.0]), torch.tensor([1.0, 1.0])
         >>> denoiser(g, noise, g, denoiser.init_state(g, layout), context).gradient
         tensor([2.7000, 0.5000])

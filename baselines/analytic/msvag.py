@@ -36,7 +36,7 @@ class MsvagDenoiser:
     Example:
         >>> denoiser = MsvagDenoiser()
         >>> layout, zero = Layout((2,), (1,)), torch.zeros(())
-        >>> context = Context(layout, torch.tensor([2.0]), torch.zeros(1), *[zero] * 5)
+        >>> context = Context(layout, torch.tensor([2.0]), torch.zeros(1), zero, zero, zero, zero)
         >>> state = denoiser.init_state(zero.expand(2), layout)
         >>> for g in (torch.tensor([1.0, 1.0]), torch.tensor([1.0, -1.0])):
         ...     result = denoiser(g, 0 * g, g, state, context)

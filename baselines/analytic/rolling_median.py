@@ -30,7 +30,7 @@ class RollingMedianDenoiser:
     Example:
         >>> denoiser = RollingMedianDenoiser()
         >>> layout, zero = Layout((1,), (1,)), torch.zeros(())
-        >>> context = Context(layout, torch.ones(1), torch.zeros(1), *[zero] * 5)
+        >>> context = Context(layout, torch.ones(1), torch.zeros(1), zero, zero, zero, zero)
         >>> state = denoiser.init_state(torch.zeros(1), layout)
         >>> for value in (1.0, 9.0, 2.0):
         ...     result = denoiser(torch.tensor([value]), zero, torch.zeros(1), state, context)

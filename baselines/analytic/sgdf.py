@@ -37,7 +37,7 @@ class SgdfDenoiser:
     Example:
         >>> denoiser = SgdfDenoiser()
         >>> layout, zero = Layout((2,), (1,)), torch.zeros(())
-        >>> context = Context(layout, torch.tensor([2.0]), torch.zeros(1), *[zero] * 5)
+        >>> context = Context(layout, torch.tensor([2.0]), torch.zeros(1), zero, zero, zero, zero)
         >>> g = torch.tensor([3.0, 1.0])
         >>> first = denoiser(g, 0 * g, g, denoiser.init_state(g, layout), context)
         >>> second = denoiser(-g, 0 * g, g, first.state, context)

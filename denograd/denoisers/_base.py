@@ -98,8 +98,6 @@ class Context(NamedTuple):
         total_steps: ``(...)``, steps the whole run will take.
         rows: ``(...)``, rows of the training set.
         batch_size: ``(...)``, rows of a batch.
-        learning_rate: ``(..., L)``, of the base optimizer, where its steps are about as long
-            as its rate (Adam and its like); 0 where it is another's.
     """
 
     layout: Layout
@@ -109,7 +107,6 @@ class Context(NamedTuple):
     total_steps: Tensor
     rows: Tensor
     batch_size: Tensor
-    learning_rate: Tensor
 
 
 class Denoised(NamedTuple):

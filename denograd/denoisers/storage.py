@@ -38,7 +38,6 @@ from denograd.denoisers.card import (
 )
 from denograd.denoisers.identity import IdentityDenoiser
 from denograd.denoisers.wiener import WienerDenoiser
-from denograd.statistics import FEATURES
 
 WEIGHTS_SUFFIX = ".safetensors"
 HUB_PREFIX = "hf://"
@@ -302,13 +301,13 @@ def _build(path: Path, weights: bytes, card: dict[str, Any]) -> WienerDenoiser:
             "use the version of denograd that wrote it",
         )
     for key, known in (
-        ("features", tuple(name for name in FEATURES if name in card["features"])),
+        ("features", WienerDenoiser.feature_names),
         ("coefficients", WienerDenoiser.coefficient_names),
     ):
-        if card[key] != list(known) or not known:
+        if card[key] != list(known):
             fail(
                 path,
-                f"made for other {key}: {_difference(card[key], known or FEATURES)}",
+                f"made for other {key}: {_difference(card[key], known)}",
                 "use the version of denograd that wrote it, or meta-train again",
             )
     tensors = _parse(path, weights)
@@ -324,10 +323,7 @@ def _build(path: Path, weights: bytes, card: dict[str, Any]) -> WienerDenoiser:
         fail(path, problem, "meta-train again, or go back to an earlier checkpoint")
 
     # On the meta device nothing is allocated, so a wrong size in a card costs no memory.
-    config = {"features": card["features"], **card["config"]}
-    if config["features"] != card["features"]:
-        fail(path, "its card's config has other features than the card", GET_AGAIN)
-    skeleton = _construct(path, config, torch.device("meta"))
+    skeleton = _construct(path, card["config"], torch.device("meta"))
     expected = {name: list(tensor.shape) for name, tensor in skeleton.state_dict().items()}
     found = {name: list(tensor.shape) for name, tensor in tensors.items()}
     for source, shapes in (("tensors", found), ("card's tensors", card["tensors"])):
@@ -344,7 +340,7 @@ def _build(path: Path, weights: bytes, card: dict[str, Any]) -> WienerDenoiser:
 
     # Initial weights are drawn and thrown away: the user's random numbers must not shift.
     with torch.random.fork_rng(devices=[]):
-        denoiser = _construct(path, config, torch.device("cpu"))
+        denoiser = _construct(path, card["config"], torch.device("cpu"))
     denoiser.to(next(iter(tensors.values())).dtype).load_state_dict(tensors)
     return denoiser
 

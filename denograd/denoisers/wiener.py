@@ -9,7 +9,6 @@ layers of any size, and what it did can be read from its coefficients.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -55,9 +54,9 @@ class WienerDenoiser(nn.Module):
         gain       = update_gain (1 - slow_filter + slow_filter W)
 
     Every coefficient is bounded: the gains to ``[e^-1.5, e^1.5]`` and ``[e^-2.5, e^2.5]``,
-    the filters to ``[0, 1]``, the kappas to ``[e^-4, e^4]``, the additions to ``[-1, 1]``, and
-    with a ``decay_range`` of R the decay to ``0.05 [e^-R, e^R]``. An untrained net starts near
-    the base optimizer.
+    the filters to ``[0, 1]``, the kappas to ``[e^-4, e^4]``, the additions to
+    ``[-1, 1]``, the decay to ``0.05 [e^-3, e^3]``. An untrained net starts near the base
+    optimizer.
 
     Args:
         hidden: width of the net's two hidden layers.
@@ -66,26 +65,23 @@ class WienerDenoiser(nn.Module):
             ablations; `PARTS` names groups of them.
         within_batch: whether it reads the noise within the batch. Without it `DenoGrad` does
             not measure that noise, and takes the variance over time in its place.
-        features: names of what the net reads, some of `denograd.statistics.FEATURES`, in that
-            order; default: all.
-        decay_range: of the decay, as a logarithm; above 0.
 
     Raises:
         ValueError: ``hidden`` is not a whole number of at least 1, ``disabled`` names no
-            coefficient, ``within_batch`` is neither True nor False, ``features`` are not some
-            of those that are known, in their order, or ``decay_range`` is not a number above 0.
+            coefficient, or ``within_batch`` is neither True nor False.
 
     Example:
         >>> denoiser = WienerDenoiser(hidden=8)
         >>> layout = Layout((3,), (1,))
         >>> p, g = torch.zeros(3), torch.tensor([1.0, -2.0, 0.5])
-        >>> one, zero = torch.ones(1), torch.zeros(())
-        >>> context = Context(layout, torch.tensor([3.0]), one, zero, zero, zero, zero, one)
+        >>> one, zero = torch.ones(()), torch.zeros(())
+        >>> context = Context(layout, torch.tensor([3.0]), torch.ones(1), zero, zero, zero, zero)
         >>> result = denoiser(g, 0.1 * g**2, p, denoiser.init_state(p, layout), context)
         >>> result.gradient.shape, result.gain.shape, result.decay.shape
         (torch.Size([3]), torch.Size([3]), torch.Size([1]))
     """
 
+    feature_names: tuple[str, ...] = FEATURES
     coefficient_names: tuple[str, ...] = COEFFICIENTS
     PARTS: ClassVar[dict[str, tuple[str, ...]]] = {
         "filter": ("fast_filter", "slow_filter"),
@@ -98,8 +94,6 @@ class WienerDenoiser(nn.Module):
         pooled: bool = True,
         disabled: Sequence[str] = (),
         within_batch: bool = True,
-        features: Sequence[str] | None = None,
-        decay_range: float = 3.0,
     ) -> None:
         super().__init__()
         if isinstance(hidden, bool) or not isinstance(hidden, int) or hidden < 1:
@@ -118,24 +112,7 @@ class WienerDenoiser(nn.Module):
             )
         self.hidden, self.pooled, self.disabled = hidden, pooled, tuple(disabled)
         self.within_batch = within_batch
-        self.feature_names = FEATURES if features is None else tuple(features)
-        if not self.feature_names or self.feature_names != tuple(
-            name for name in FEATURES if name in self.feature_names
-        ):
-            raise ValueError(
-                f"WienerDenoiser: features={features!r}; give some of these, in this order: "
-                f"{', '.join(FEATURES)}"
-            )
-        if (
-            isinstance(decay_range, bool)
-            or not isinstance(decay_range, int | float)
-            or not (0 < decay_range < math.inf)
-        ):
-            raise ValueError(
-                f"WienerDenoiser: decay_range={decay_range!r}; it must be a number above 0"
-            )
-        self.decay_range = float(decay_range)
-        inputs = len(self.feature_names) * (2 if pooled else 1)
+        inputs = len(FEATURES) * (2 if pooled else 1)
         self.first = nn.Linear(inputs, hidden)
         self.second = nn.Linear(hidden, hidden)
         self.last = nn.Linear(hidden, len(COEFFICIENTS))
@@ -154,8 +131,6 @@ class WienerDenoiser(nn.Module):
             "pooled": self.pooled,
             "disabled": list(self.disabled),
             "within_batch": self.within_batch,
-            "features": list(self.feature_names),
-            "decay_range": self.decay_range,
         }
 
     def init_state(self, parameter: Tensor, layout: Layout) -> State:
@@ -181,7 +156,7 @@ class WienerDenoiser(nn.Module):
                 torch.exp(2.5 * bounded[..., update]),
                 torch.sigmoid(raw[..., filter_slow]),
                 torch.exp(4.0 * bounded[..., kappa_slow]),
-                0.05 * torch.exp(self.decay_range * bounded[..., decay]),
+                0.05 * torch.exp(3.0 * bounded[..., decay]),
             ),
             dim=-1,
         )
@@ -201,7 +176,7 @@ class WienerDenoiser(nn.Module):
             noise = torch.zeros_like(noise)
             context = context._replace(noise_known=torch.zeros_like(context.noise_known))
         statistics, new_state = update_statistics(gradient, noise, parameter, state, context)
-        return layer_features(statistics, context, self.feature_names), statistics, new_state
+        return layer_features(statistics, context), statistics, new_state
 
     def forward(
         self, gradient: Tensor, noise: Tensor, parameter: Tensor, state: State, context: Context

@@ -30,9 +30,6 @@ FEATURES = {
     "log_rows": "number of training rows",
     "log_parameters_per_row": "parameters for each row",
     "log_epochs": "epochs done",
-    "rate_known": "learning rate is known",
-    "log_rate": "learning rate",
-    "place": "place of the layer, first to last",
 }
 
 COEFFICIENTS = {
@@ -73,7 +70,6 @@ THEMES = {
         "log_parameter",
         "log_elements",
         "is_matrix",
-        "place",
     ),
     "how far training has come": (
         "log_second_over_peak",
@@ -85,7 +81,6 @@ THEMES = {
         "log_epochs",
     ),
     "rows of the training set": ("rows_known", "log_rows", "log_parameters_per_row"),
-    "the learning rate": ("rate_known", "log_rate"),
 }
 """What features are about; whatever is not named here is about something else."""
 

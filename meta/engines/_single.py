@@ -36,7 +36,7 @@ class Served:
         return self._parts
 
 
-def task_context(episode: Episode, index: int, step: int, rate: Tensor) -> Context:
+def task_context(episode: Episode, index: int, step: int) -> Context:
     """What the denoiser is told about one task, without a leading dimension."""
     return Context(
         layout=episode.model.layout,
@@ -46,7 +46,6 @@ def task_context(episode: Episode, index: int, step: int, rate: Tensor) -> Conte
         total_steps=episode.total_steps[index],
         rows=episode.rows[index],
         batch_size=episode.batch_size[index],
-        learning_rate=episode.take(slice(index, index + 1)).told_rate(rate.reshape(1, 1))[0],
     )
 
 

@@ -115,7 +115,6 @@ class BatchedEngine:
             graph=graph and self.second_order,
             scale=episode.scale,
         )
-        rate = episode.learning_rate * (schedule(state.step) if schedule else 1.0)
         context = Context(
             layout=episode.model.layout,
             counts=episode.counts,
@@ -124,12 +123,12 @@ class BatchedEngine:
             total_steps=episode.total_steps,
             rows=episode.rows,
             batch_size=episode.batch_size,
-            learning_rate=episode.told_rate(rate),
         )
         result = denoiser(gradient, noise, state.parameters, state.denoiser, context)
         updates, base = base_transform(episode.base).update(
             result.gradient, state.base, params=state.parameters, inplace=False
         )
+        rate = episode.learning_rate * (schedule(state.step) if schedule else 1.0)
         moved = rate * (updates - episode.weight_decay * state.parameters)
         if result.gain is not None:
             moved = result.gain * moved

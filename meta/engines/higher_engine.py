@@ -175,7 +175,7 @@ class HigherEngine:
 
             def clean(last: Sequence[Tensor | None]) -> list[Tensor]:
                 gradient, noise = mean_and_variance([*earlier, join(last, old)])
-                context = task_context(episode, index, step, rate)
+                context = task_context(episode, index, step)
                 results.append(denoiser(gradient, noise, flat, loop.denoiser, context))
                 return cut_up(results[0].gradient, layout, old)
 

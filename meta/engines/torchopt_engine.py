@@ -165,9 +165,8 @@ class TorchoptEngine:
         denoisers = state.served(denoiser, len(state.loops))
         for index, (loop, own) in enumerate(zip(state.loops, denoisers, strict=True)):
             rule, model = loop.rule, loop.model
-            rate = task_rate(episode, schedule, index, state.step)
-            rule.denoiser, rule.rate = own, rate
-            rule.context = task_context(episode, index, state.step, rate)
+            rule.denoiser, rule.context = own, task_context(episode, index, state.step)
+            rule.rate = task_rate(episode, schedule, index, state.step)
             renew_buffers(model)
             with torch.enable_grad():
                 losses = micro_losses(model, episode, index, state.step)
