@@ -11,7 +11,7 @@ fifth (`--large`) has 512 rows, on the tables that have as many. Interrupted, it
 stopped. With `--context` the first grid has models outside torch, too.
 
     python scripts/fetch_data.py --out data
-    python scripts/benchmark.py --data data
+    python scripts/benchmark.py --data data --context
     python scripts/benchmark.py --data data --tuned
     python scripts/benchmark.py --data data --regression
     python scripts/benchmark.py --data data --rivals
@@ -155,6 +155,11 @@ def main(words: list[str] | None = None) -> None:
     ]
     if len(chosen) > 1:
         raise SystemExit(f"benchmark.py: --{' and --'.join(chosen)} are two grids; run one by one")
+    if chosen and arguments.context:
+        raise SystemExit(
+            f"benchmark.py: --context with --{chosen[0]}; models outside torch belong to the first "
+            "grid, which has no option"
+        )
     name = "-".join(["benchmark", *chosen])
     try:
         done = run(name, arguments)

@@ -97,7 +97,9 @@ def test_only_the_whole_grid_changes_pages(
     monkeypatch.setattr(script, "GRIDS", {"benchmark": grid})
     docs = tmp_path / "docs"
     docs.mkdir()
-    (docs / "benchmark.md").write_text("<!-- benchmark:start -->\n<!-- benchmark:end -->\n")
+    names = ("benchmark", "benchmark-context")
+    marks = [f"<!-- {name}:{end} -->\n" for name in names for end in ("start", "end")]
+    (docs / "benchmark.md").write_text("".join(marks))
     readme = tmp_path / "README.md"
     readme.write_text("<!-- held-out:start -->\n<!-- held-out:end -->\n")
     words = ["--data", "x", "--docs", str(docs), "--jobs", "1", "--models", "soft_tree"]
@@ -111,6 +113,7 @@ def test_only_the_whole_grid_changes_pages(
     script.main(whole)
     assert "1 tables, 1 cases" in readme.read_text()
     assert "DenoGrad's ratio by table" in (docs / "benchmark.md").read_text()
+    assert "None were fitted" in (docs / "benchmark.md").read_text()
     assert (docs / "benchmark.html").read_text().startswith("<!DOCTYPE html>")
     assert set(json.loads((docs / "benchmark.json").read_text())) == {"adamw_default", "denograd"}
     # The folder holds more than a part that is asked for, and the pages are of the whole.
@@ -153,7 +156,7 @@ def test_models_outside_torch_stand_beside_the_networks(page: ModuleType, tmp_pa
     file = tmp_path / "benchmark.md"
     file.write_text("<!-- benchmark-context:start -->\n\n<!-- benchmark-context:end -->\n")
     page.write_context(summary, file)
-    assert "|" not in file.read_text()
+    assert "None were fitted" in file.read_text()
     control = {
         case["dataset"]: case["optimizers"]["adamw"]["log_loss"] for case in summary["cases"]
     }
@@ -168,12 +171,15 @@ def test_models_outside_torch_stand_beside_the_networks(page: ModuleType, tmp_pa
         }
         for (table, loss), times in zip(control.items(), (1.0, 4.0), strict=True)
     ]
+    # A table on which one failed counts for none.
+    failed = {"logistic_regression": {"log_loss": 0.1}, "random_forest": {"log_loss": None}}
+    summary["context"].append({"dataset": "c", "n_train": 16, "models": failed})
     page.write_context(summary, file)
-    lines = [
-        [cell.strip() for cell in row.split("|")[1:-1]] for row in file.read_text().split("\n")
-    ]
-    assert lines[1] == ["model", "32 rows", "all sizes"]
-    found = {line[0]: line[1:] for line in lines[3:7]}
+    assert "over 2 tables (2 of 3 tables and sizes; where a model failed" in file.read_text()
+    text = file.read_text().split("\n\n")[1]
+    lines = [[cell.strip() for cell in row.split("|")[1:-1]] for row in text.split("\n")]
+    assert lines[0] == ["model", "32 rows", "all sizes"]
+    found = {line[0]: line[1:] for line in lines[2:6]}
     assert list(found) == [  # of equals the one that is named first
         "*logistic regression, ridge*",
         "*random forest*",
@@ -183,3 +189,8 @@ def test_models_outside_torch_stand_beside_the_networks(page: ModuleType, tmp_pa
     assert found["*random forest*"] == ["1.000", "1.000"]
     assert found["soft tree, AdamW, tuned (the control)"] == ["2.000", "2.000"]
     assert found["soft tree, AdamW with DenoGrad, untuned"] == [f"{2 * 0.4**0.5:.3f}"] * 2
+
+
+def test_models_outside_torch_belong_to_the_first_grid(script: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="--context with --large; models outside torch belong"):
+        script.main(["--data", str(tmp_path), "--large", "--context"])
