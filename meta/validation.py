@@ -18,6 +18,7 @@ from denograd.meta.family import TableFamily
 from denograd.meta.processes import Processes
 from denograd.meta.tables import SourceTable, fingerprint_tables
 from denograd.meta.task import Task, TaskBatch
+from denograd.models import TabularModel
 from denograd.models.registry import MODEL_NAMES, check_model, make_model
 
 
@@ -59,8 +60,8 @@ def bounded(losses: Tensor) -> Tensor:
     return losses.nan_to_num(nan=WORST, posinf=WORST).clamp(max=WORST)
 
 
-_WIDE = 64
-"""Columns of a wide table."""
+_BATCH, _WIDE = 32, 64
+"""Rows of a batch, and columns of a wide table."""
 
 UNSEEN = "prototype_net"
 """The architecture that judges denoisers that were trained on others."""
@@ -80,6 +81,42 @@ def judging_models(trained: Sequence[str]) -> tuple[str, ...]:
     """
     tuned = {entry.model for entry in read_control()}
     return tuple(name for name in dict.fromkeys((*trained, UNSEEN)) if name in tuned)
+
+
+def judged_episode(
+    rng: np.random.Generator,
+    tasks: TaskBatch,
+    template: TabularModel,
+    rows: int,
+    *,
+    steps: int,
+    noise: bool = True,
+) -> Episode:
+    """Tasks to compare optimizers on: batches of 32, and a denoiser is told all there is.
+
+    What it says of the base optimizer stands for nothing: whoever is judged brings a base.
+
+    Args:
+        rng: of initial weights and batches.
+        tasks: the tasks, of the same number of rows.
+        template: the architecture.
+        rows: training rows of each task.
+        steps: inner steps.
+        noise: whether the noise within the batch is measured, sample by sample.
+    """
+    batch_size, ones = min(_BATCH, rows), torch.ones(len(tasks))
+    return assemble_episode(
+        rng,
+        tasks,
+        template,
+        steps=steps,
+        batch_size=batch_size,
+        micro=batch_size if noise else 1,
+        base="adam",
+        learning_rate=torch.ones(len(tasks), 1),
+        weight_decay=0.0,
+        told=(torch.full((len(tasks),), float(noise)), ones, ones),
+    )
 
 
 def adamw_losses(episode: Episode, lr: float, weight_decay: float, schedule: str) -> Tensor:
@@ -180,22 +217,11 @@ class MetaValidation:
         ):
             if group:
                 tasks = TaskBatch.stack(group)
-                self.cells.append((name, rows, self._episode(name, rows, rng, tasks)))
-
-    def _episode(self, name: str, rows: int, rng: np.random.Generator, tasks: TaskBatch) -> Episode:
-        batch_size, ones = min(32, rows), torch.ones(len(tasks))
-        return assemble_episode(
-            rng,
-            tasks,
-            make_model(name, tasks.x_train.shape[-1], int(tasks.classes.max())),
-            steps=self.steps,
-            batch_size=batch_size,
-            micro=batch_size if self.noise else 1,
-            base="adam",
-            learning_rate=torch.ones(len(tasks), 1),
-            weight_decay=0.0,
-            told=(torch.full((len(tasks),), float(self.noise)), ones, ones),
-        )
+                template = make_model(name, tasks.x_train.shape[-1], int(tasks.classes.max()))
+                episode = judged_episode(
+                    rng, tasks, template, rows, steps=self.steps, noise=self.noise
+                )
+                self.cells.append((name, rows, episode))
 
     def _losses(
         self, run: Callable[[str, int, Episode], Tensor], processes: Processes

@@ -20,7 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-TABLES = ("breast_cancer", "wine", "digits")
+TABLES = ("breast_cancer", "wine", "digits3")
 MIDDLE = (0.1, 0.9)
 """Of the cells: between these shares of them time is taken."""
 

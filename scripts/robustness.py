@@ -45,11 +45,11 @@ from denograd.data import plan_columns, read_table
 from denograd.denoisers import resolve_denoiser
 from denograd.evaluation.running_units import encode
 from denograd.evaluation.train import draw_batches
-from denograd.meta.episode import Episode, assemble_episode
+from denograd.meta.episode import Episode
 from denograd.meta.family import TableFamily
 from denograd.meta.tables import SourceTable
 from denograd.meta.task import TaskBatch
-from denograd.meta.validation import adamw_losses, draw_whole
+from denograd.meta.validation import adamw_losses, draw_whole, judged_episode
 from denograd.models import AdditiveNet, FeatureAttention, RuleNet, SoftTree, TabularModel
 from denograd.models.layers import FeatureTokenizer
 from denograd.models.registry import make_model
@@ -125,22 +125,8 @@ def episode_of(part: str, setting: str, model: str, rows: int, data: Path) -> li
     found = []
     for group in (drawn[: len(drawn) // 2], drawn[len(drawn) // 2 :]):
         tasks = TaskBatch.stack(group)
-        batch = min(BATCH, rows)
         template = make(tasks.x_train.shape[-1], int(tasks.classes.max()))
-        ones = torch.ones(len(tasks), 1)
-        found.append(
-            assemble_episode(
-                rng,
-                tasks,
-                template,
-                steps=steps,
-                batch_size=batch,
-                micro=batch,
-                base="adam",
-                learning_rate=ones,
-                weight_decay=0.0,
-            )
-        )
+        found.append(judged_episode(rng, tasks, template, rows, steps=steps))
     return found
 
 
