@@ -78,17 +78,28 @@ class TableFamily:
             where so many have too few rows.
         augment: whether to draw columns, classes and wrong labels at random. Without it
             a task is the table itself, in a new order of rows.
+        wrong_labels: share of the draws that get wrong labels, and the largest share of labels
+            that are drawn anew in one; the more, the weaker are the signals.
 
     Raises:
-        ValueError: no table was given.
+        ValueError: no table was given, or a share is not between 0 and 1.
     """
 
     def __init__(
-        self, tables: Sequence[SourceTable], max_classes: int = 5, augment: bool = True
+        self,
+        tables: Sequence[SourceTable],
+        max_classes: int = 5,
+        augment: bool = True,
+        wrong_labels: tuple[float, float] = (0.5, 0.5),
     ) -> None:
         if not tables:
             raise ValueError("TableFamily: tables is empty; give at least one table")
+        if not all(0 <= share <= 1 for share in wrong_labels):
+            raise ValueError(
+                f"TableFamily: wrong_labels={wrong_labels!r}; both shares must be between 0 and 1"
+            )
         self.tables, self.max_classes, self.augment = list(tables), max_classes, augment
+        self.wrong_labels = wrong_labels
 
     def draw(self, rng: np.random.Generator, rows: int, test_rows: int, max_features: int) -> Task:
         """Draw a task whose training rows show at least two classes."""
@@ -111,6 +122,8 @@ class TableFamily:
     def fingerprint(self) -> str:
         """Tells families of other settings or other data apart."""
         settings = f"tables, {self.max_classes} classes, augment {self.augment}"
+        if self.wrong_labels != (0.5, 0.5):
+            settings += f", wrong labels {self.wrong_labels}"
         return f"{settings}, {fingerprint_tables(self.tables)}"
 
     def draw_from(
@@ -153,8 +166,9 @@ class TableFamily:
         varies = np.ptp(x[:rows], axis=0).max() > 1e-3
         if n_classes < 2 or len(np.unique(y[:rows])) < 2 or not varies:
             return None
-        if self.augment and rng.random() < 0.5:
-            flipped = rng.random(len(y)) < rng.uniform(0.0, 0.5)
+        often, most = self.wrong_labels
+        if self.augment and rng.random() < often:
+            flipped = rng.random(len(y)) < rng.uniform(0.0, most)
             y[flipped] = rng.integers(n_classes, size=int(flipped.sum()))
             if len(np.unique(y[:rows])) < 2:
                 return None

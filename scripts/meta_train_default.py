@@ -59,6 +59,14 @@ def main() -> None:
     )
     parser.add_argument("--max-features", type=int, default=56, help="of the widest tasks")
     parser.add_argument("--rows", type=int, nargs=2, default=[16, 256], help="of training tasks")
+    parser.add_argument(
+        "--wrong-labels",
+        type=float,
+        nargs=2,
+        default=[0.5, 0.5],
+        metavar=("OFTEN", "MOST"),
+        help="share of real tasks that get wrong labels, and the largest share of labels in one",
+    )
     parser.add_argument("--judge-rate", type=float, default=3e-3, help="of meta-validation's base")
     parser.add_argument("--from", dest="start", type=Path, help="weights to begin with")
     parser.add_argument(
@@ -82,7 +90,9 @@ def main() -> None:
     train = classification_tables(arguments.data, "meta_train", arguments.kinds)
     judged = [kind for kind in arguments.kinds if kind != "numbers"]
     validate = classification_tables(arguments.data, "meta_validation", judged)
-    family = MixedFamily([(PriorFamily(), 0.5), (TableFamily(train), 0.5)])
+    often, most = arguments.wrong_labels
+    tables = TableFamily(train, wrong_labels=(often, most))
+    family = MixedFamily([(PriorFamily(), 0.5), (tables, 0.5)])
     ablation: str | None = arguments.ablate
     distribution = EpisodeDistribution(
         models=tuple(arguments.models),

@@ -228,3 +228,31 @@ def test_reparametrised_episodes_begin_as_the_same_models() -> None:
         assert bool((e.scale == 1).all()) == (share == 0)
         losses.append(engine.held_out_losses(e, engine.start(e, IdentityDenoiser())))
     torch.testing.assert_close(*losses)
+
+
+def test_wrong_labels_weaken_the_signal_as_often_and_as_much_as_asked() -> None:
+    source = encode_source(builtin_table("iris"))
+
+    def right(often: float, most: float) -> list[float]:
+        """Share of the labels that are what the same draw has without wrong ones."""
+        found = []
+        for seed in range(60):
+            plain, drawn = (
+                TableFamily([source], wrong_labels=shares).draw(
+                    np.random.default_rng(seed), 60, 60, 4
+                )
+                for shares in ((0.0, 0.0), (often, most))
+            )
+            if np.array_equal(plain.x_train, drawn.x_train):
+                found.append(float(np.mean(plain.y_train == drawn.y_train)))
+        return found
+
+    assert min(right(1.0, 0.0)) == 1.0
+    always, seldom = right(1.0, 0.9), right(0.2, 0.9)
+    assert len(always) > 40
+    assert np.mean(np.array(always) < 0.99) > 0.9
+    assert np.mean(np.array(seldom) < 0.99) < 0.4
+    # Of the labels that are drawn anew a half or a third comes out right by chance.
+    assert 0.55 < np.mean(always) < 0.85
+    with pytest.raises(ValueError, match=r"wrong_labels=\(0.5, 1.5\); both shares must be between"):
+        TableFamily([source], wrong_labels=(0.5, 1.5))
