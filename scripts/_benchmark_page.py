@@ -10,6 +10,7 @@ import numpy as np
 from _page import around_figures, markdown
 
 from denograd.evaluation.html.words import loss_of
+from denograd.evaluation.significance import bootstrap_interval
 
 LABELS = {
     "adamw": "AdamW, tuned (the control)",
@@ -186,21 +187,25 @@ def by_context(summary: Mapping[str, Any]) -> str:
     reference = losses[CONTEXT["logistic_regression"]]
     sizes = sorted({size for _, size in keys})
 
-    def mean(own: Mapping[tuple[str, int], float | None], size: int | None) -> float:
-        logs = [
-            np.log(max(own[key] or 0.0, _LEAST) / max(reference[key] or 0.0, _LEAST))
+    def log_ratios(own: Mapping[tuple[str, int], float | None]) -> dict[tuple[str, int], float]:
+        return {
+            key: float(np.log(max(own[key] or 0.0, _LEAST) / max(reference[key] or 0.0, _LEAST)))
             for key in keys
-            if size in (None, key[1])
-        ]
-        return float(np.exp(np.mean(logs)))
+        }
 
-    rows = [
-        [label, *(f"{mean(own, size):.3f}" for size in (*sizes, None))]
-        for label, own in sorted(losses.items(), key=lambda item: mean(item[1], None))
-    ]
+    logs = {label: log_ratios(own) for label, own in losses.items()}
+    rows = []
+    for label, own in sorted(logs.items(), key=lambda item: sum(item[1].values())):
+        means = [np.exp(np.mean([v for k, v in own.items() if k[1] == size])) for size in sizes]
+        tables = sorted({table for table, _ in keys})
+        by_table = [[v for k, v in own.items() if k[0] == table] for table in tables]
+        low, high = bootstrap_interval(by_table) or (float("nan"), float("nan"))
+        whole = f"**{np.exp(np.mean(list(own.values()))):.3f}** ({low:.3f} to {high:.3f})"
+        rows.append([label, *(f"{mean:.3f}" for mean in means), whole])
     left_out = len(all_keys) - len(keys)
     caption = (
-        "Log loss as a ratio to that of the logistic regression, geometric means over "
+        "Log loss as a ratio to that of the logistic regression, geometric means (with an interval "
+        "of 95 % over tables) over "
         f"{len({table for table, _ in keys})} tables ({len(keys)} of {len(all_keys)} tables and "
         f"sizes{'; where a model failed, none is counted' if left_out else ''}):"
     )
