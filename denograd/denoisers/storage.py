@@ -144,6 +144,7 @@ def load_denoiser(path: str | os.PathLike[str]) -> WienerDenoiser:
             fetched from the Hub.
 
     Example:
+        >>> from denograd.denoisers import DenoiserFileError
         >>> try:
         ...     load_denoiser("nowhere.safetensors")
         ... except DenoiserFileError as error:
