@@ -66,6 +66,10 @@ class PriorFamily:
         return f"prior, {self.max_classes} classes"
 
 
+WRONG_LABELS = (0.5, 0.5)
+"""Share of the draws that get wrong labels, and the largest share of labels in one."""
+
+
 class TableFamily:
     """Tasks cut from real tables.
 
@@ -90,7 +94,7 @@ class TableFamily:
         tables: Sequence[SourceTable],
         max_classes: int = 5,
         augment: bool = True,
-        wrong_labels: tuple[float, float] = (0.5, 0.5),
+        wrong_labels: tuple[float, float] = WRONG_LABELS,
     ) -> None:
         if not tables:
             raise ValueError("TableFamily: tables is empty; give at least one table")
@@ -122,7 +126,7 @@ class TableFamily:
     def fingerprint(self) -> str:
         """Tells families of other settings or other data apart."""
         settings = f"tables, {self.max_classes} classes, augment {self.augment}"
-        if self.wrong_labels != (0.5, 0.5):
+        if self.wrong_labels != WRONG_LABELS:
             settings += f", wrong labels {self.wrong_labels}"
         return f"{settings}, {fingerprint_tables(self.tables)}"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _page import around_figures, markdown
+from _page import around_figures, interval, markdown
 
 from denograd.evaluation.html.words import loss_of
 from denograd.evaluation.significance import bootstrap_interval
@@ -113,7 +113,6 @@ def overview(summary: Mapping[str, Any]) -> str:
     lines = [head]
     for name, found in summary["comparisons"].items():
         g, tests = found["overall"], found["tests"]
-        low, high = g["ratio_interval"] or (float("nan"), float("nan"))
         p = f"{tests['wilcoxon']['p_holm']:.1g}" if tests["wilcoxon"] else "-"
         bayes = tests["bayes"]
         shown = (
@@ -123,7 +122,8 @@ def overview(summary: Mapping[str, Any]) -> str:
         )
         gained = _gained(g, measured)
         lines.append(
-            f"| {LABELS.get(name, name)} | **{g['log_loss_ratio']:.3f}** ({low:.3f} to {high:.3f}) "
+            f"| {LABELS.get(name, name)} | **{g['log_loss_ratio']:.3f}** "
+            f"({interval(g['ratio_interval'])}) "
             f"| {100 * g['wins'] / g['cases']:.0f} % | {g['worst_ratio']:.2f} "
             f"| {_number(g['deviation_ratio'])} | {gained} | {p} | {shown} |"
         )
@@ -172,7 +172,7 @@ def by_context(summary: Mapping[str, Any]) -> str:
 
     Geometric means over the tables and sizes at which all of them have a finite loss.
     """
-    losses: dict[str, dict[tuple[str, int], float | None]] = {}
+    losses: dict[str, dict[tuple[str, int], Any]] = {}
     for entry in summary["context"]:
         for model, means in entry["models"].items():
             key = entry["dataset"], entry["n_train"]
@@ -185,28 +185,23 @@ def by_context(summary: Mapping[str, Any]) -> str:
     all_keys = sorted({key for own in losses.values() for key in own})
     keys = [k for k in all_keys if all(own.get(k) is not None for own in losses.values())]
     reference = losses[CONTEXT["logistic_regression"]]
-    sizes = sorted({size for _, size in keys})
-
-    def log_ratios(own: Mapping[tuple[str, int], float | None]) -> dict[tuple[str, int], float]:
-        return {
-            key: float(np.log(max(own[key] or 0.0, _LEAST) / max(reference[key] or 0.0, _LEAST)))
-            for key in keys
-        }
-
-    logs = {label: log_ratios(own) for label, own in losses.items()}
+    tables, sizes = sorted({table for table, _ in keys}), sorted({size for _, size in keys})
+    logs = {
+        label: {k: float(np.log(max(own[k], _LEAST) / max(reference[k], _LEAST))) for k in keys}
+        for label, own in losses.items()
+    }
     rows = []
     for label, own in sorted(logs.items(), key=lambda item: sum(item[1].values())):
         means = [np.exp(np.mean([v for k, v in own.items() if k[1] == size])) for size in sizes]
-        tables = sorted({table for table, _ in keys})
         by_table = [[v for k, v in own.items() if k[0] == table] for table in tables]
-        low, high = bootstrap_interval(by_table) or (float("nan"), float("nan"))
-        whole = f"**{np.exp(np.mean(list(own.values()))):.3f}** ({low:.3f} to {high:.3f})"
-        rows.append([label, *(f"{mean:.3f}" for mean in means), whole])
+        whole = np.exp(np.mean(list(own.values())))
+        shown = f"**{whole:.3f}** ({interval(bootstrap_interval(by_table))})"
+        rows.append([label, *(f"{mean:.3f}" for mean in means), shown])
     left_out = len(all_keys) - len(keys)
     caption = (
         "Log loss as a ratio to that of the logistic regression, geometric means (with an interval "
         "of 95 % over tables) over "
-        f"{len({table for table, _ in keys})} tables ({len(keys)} of {len(all_keys)} tables and "
+        f"{len(tables)} tables ({len(keys)} of {len(all_keys)} tables and "
         f"sizes{'; where a model failed, none is counted' if left_out else ''}):"
     )
     table = markdown(["model", *(f"{size} rows" for size in sizes), "all sizes"], rows)

@@ -26,6 +26,12 @@ def around_figures(path: Path, name: str = "figures") -> tuple[str, str]:
     return f"{text.split(begin)[0]}{begin}\n", f"\n{end}{text.split(end)[1]}"
 
 
+def interval(ends: Sequence[float] | None) -> str:
+    """The two ends of an interval, or that they are not known."""
+    low, high = ends or (float("nan"), float("nan"))
+    return f"{low:.3f} to {high:.3f}"
+
+
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table in Markdown."""
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]

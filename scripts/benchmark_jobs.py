@@ -45,7 +45,6 @@ class Run:
     def __init__(self, jobs: int, folder: Path, arguments: argparse.Namespace) -> None:
         sizes = ",".join(str(n) for n in arguments.sizes)
         words = [",".join(arguments.tables), sizes, str(arguments.seeds), str(jobs), str(folder)]
-        self.cells = len(arguments.tables) * 4 * 2 * len(arguments.sizes) * arguments.seeds
         self.journal = folder / "cells.jsonl"
         self.seen: list[tuple[float, int]] = []
         self.process = subprocess.Popen(
@@ -73,7 +72,7 @@ class Run:
         if self.process.returncode:
             message = (self.process.stderr.read() if self.process.stderr else b"").decode()
             raise SystemExit(f"benchmark_jobs.py: an evaluation failed:\n{message}")
-        low, high = (share * self.cells for share in MIDDLE)
+        low, high = (share * self.seen[-1][1] for share in MIDDLE)
         first = next(seen for seen in self.seen if seen[1] >= low)
         last = next(seen for seen in self.seen if seen[1] >= high)
         return (last[1] - first[1]) / (last[0] - first[0])

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from _development_tables import classification_tables
+from _page import interval, markdown
 from torch import Tensor
 
 from denograd.base import settings_by_model
@@ -192,12 +193,13 @@ def main() -> None:
             temporary.write_text(json.dumps(content, indent=1) + "\n")
             temporary.replace(file)
         print(f"{name}: {done[name]}", flush=True)
-    print("\n| without | ratio to the whole | 95 % | cells that get worse |\n|---|---|---|---|")
+    rows = []
     for name in sorted(held, key=lambda name: -done[name]["ratio"]):
         found = done[name]
-        low, high = found["interval"] or (float("nan"), float("nan"))
         worse = f"{100 * found['worse']:.0f} %"
-        print(f"| `{name}` | {found['ratio']:.3f} | {low:.3f} to {high:.3f} | {worse} |")
+        rows.append([f"`{name}`", f"{found['ratio']:.3f}", interval(found["interval"]), worse])
+    head = ["without", "ratio to the whole", "95 %", "cells that get worse"]
+    print("\n" + markdown(head, rows))
 
 
 if __name__ == "__main__":

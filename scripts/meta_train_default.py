@@ -25,7 +25,7 @@ from denograd.meta.checkpoint import Progress
 from denograd.meta.config import TrainerConfig
 from denograd.meta.episode import EpisodeDistribution
 from denograd.meta.estimators import MetaLoss
-from denograd.meta.family import MixedFamily, PriorFamily, TableFamily
+from denograd.meta.family import WRONG_LABELS, MixedFamily, PriorFamily, TableFamily
 from denograd.meta.horizon import Curriculum, Truncation
 from denograd.meta.trainer import MetaTrainer
 from denograd.meta.validation import MetaValidation, judging_models
@@ -63,7 +63,7 @@ def main() -> None:
         "--wrong-labels",
         type=float,
         nargs=2,
-        default=[0.5, 0.5],
+        default=list(WRONG_LABELS),
         metavar=("OFTEN", "MOST"),
         help="share of real tasks that get wrong labels, and the largest share of labels in one",
     )
