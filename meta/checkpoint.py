@@ -96,5 +96,31 @@ def read_checkpoint(
     return progress
 
 
+def differences(before: Any, now: Any, name: str = "") -> list[str]:
+    """What a run's description says otherwise than the one it was started with, in words.
+
+    Options that one of the two lacks, because another version wrote it, are named as such.
+
+    Example:
+        >>> differences({"config": {"seed": 0}}, {"config": {"seed": 1, "clip": 2.0}})
+        ['config.seed (was 0, now 1)', 'config.clip (unknown to the version that started it)']
+    """
+    if not (isinstance(before, dict) and isinstance(now, dict)):
+        if before == now:
+            return []
+        short = all(len(repr(value)) < 40 for value in (before, now))
+        return [f"{name} (was {before!r}, now {now!r})" if short else name]
+    found = []
+    for key in [*now, *(k for k in before if k not in now)]:
+        path = f"{name}.{key}" if name else str(key)
+        if key not in before:
+            found.append(f"{path} (unknown to the version that started it)")
+        elif key not in now:
+            found.append(f"{path} (unknown to this version)")
+        else:
+            found += differences(before[key], now[key], path)
+    return found
+
+
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from denograd.denoisers import WienerDenoiser, save_denoiser
-from denograd.meta.checkpoint import Progress, read_checkpoint, write_checkpoint
+from denograd.meta.checkpoint import Progress, differences, read_checkpoint, write_checkpoint
 from denograd.meta.combine import Combined, combine, usual_norm
 from denograd.meta.config import MetaTrainingError, TrainerConfig
 from denograd.meta.episode import Episode, EpisodeDistribution, draw_episode
@@ -205,11 +205,12 @@ class MetaTrainer:
                 f"{path} cannot be read ({error}); without it nothing tells whether the options "
                 "are the same, so start anew in another --out"
             ) from error
-        different = [k for k in described if before.get(k) != described[k]]
+        different = differences(before, described)
         if different:
             raise MetaTrainingError(
-                f"{self.out} was made with another {', '.join(different)}; resume with the "
-                "options it was started with (see its config.json), or choose another --out"
+                f"{self.out} was started otherwise: {', '.join(different)}; resume with the "
+                "options and the version that it was started with (see its config.json), or "
+                "choose another --out"
             )
         self.progress = read_checkpoint(
             self.checkpoint, self.denoiser, self.average, self.optimizer

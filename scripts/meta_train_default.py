@@ -45,6 +45,12 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=24, help="tasks in a meta-step")
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--window", type=int, nargs=2, default=[60, 120], help="of truncation")
+    parser.add_argument(
+        "--estimator",
+        choices=("truncated", "full"),
+        default="truncated",
+        help="of the meta-gradient: full goes back through the whole unroll, a window at a time",
+    )
     parser.add_argument("--curriculum", type=float, default=0.0, help="share of growing horizons")
     parser.add_argument("--validate-every", type=int, default=250, help="in meta-steps")
     parser.add_argument(
@@ -106,6 +112,7 @@ def main() -> None:
         steps=arguments.steps,
         validate_every=arguments.validate_every,
         learning_rate=arguments.learning_rate,
+        estimator=arguments.estimator,
         truncation=Truncation((arguments.window[0], arguments.window[1])),
         curriculum=Curriculum(full_at=arguments.curriculum),
         second_order=not arguments.first_order,

@@ -14,16 +14,18 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from _development_tables import KINDS, classification_tables
+from joblib import Parallel, delayed
 
 from denograd.baselines import read_control
-from denograd.denoisers import load_denoiser, read_card, save_denoiser
-from denograd.meta.validation import MetaValidation, Score, score_of
+from denograd.denoisers import WienerDenoiser, load_denoiser, read_card, save_denoiser
+from denograd.meta.tables import SourceTable
+from denograd.meta.validation import Judged, MetaValidation, Score, score_of
 from denograd.models.registry import KNOWN_MODELS
 
 WEIGHTS = Path("denograd/denoisers/weights")
@@ -45,6 +47,19 @@ def choose_rates(scores: Mapping[float, Score]) -> tuple[float, dict[str, float]
         if scores[rate].by_model[model] <= MATTERS * common:
             own[model] = rate
     return best, own
+
+
+def judge(
+    denoiser: WienerDenoiser,
+    tables: Sequence[SourceTable],
+    model: str,
+    seeds: int,
+    rates: Sequence[float],
+) -> dict[float, dict[Judged, float]]:
+    """Log ratios to the control of one architecture's cells, for each rate of the base."""
+    torch.set_num_threads(1)
+    validation = MetaValidation(tables, [model], seeds=seeds, noise=denoiser.within_batch)
+    return {rate: validation.log_ratios(denoiser, learning_rate=rate) for rate in rates}
 
 
 def show(title: str, score: Score) -> None:
@@ -72,18 +87,18 @@ def main() -> None:
     parser.add_argument("--not-for", help="one sentence for the card")
     parser.add_argument("--models", nargs="+", default=list(JUDGES), choices=KNOWN_MODELS)
     parser.add_argument("--kinds", nargs="+", default=["classes", "series"], choices=KINDS)
+    parser.add_argument("--jobs", type=int, default=1, help="architectures at the same time")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
     denoiser = load_denoiser(arguments.denoiser)
     tables = classification_tables(arguments.data, "meta_validation", arguments.kinds)
-    validation = MetaValidation(
-        tables, arguments.models, seeds=arguments.seeds, noise=denoiser.within_batch
+    by_model = Parallel(n_jobs=arguments.jobs)(
+        delayed(judge)(denoiser, tables, model, arguments.seeds, arguments.rates)
+        for model in arguments.models
     )
-    cells, scores = {}, {}
-    for rate in arguments.rates:
-        cells[rate] = validation.log_ratios(denoiser, learning_rate=rate)
-        scores[rate] = score_of(cells[rate])
-        show(f"rate {rate:g}", scores[rate])
+    cells = {rate: {k: v for one in by_model for k, v in one[rate].items()} for rate in by_model[0]}
+    scores = {rate: score_of(found) for rate, found in cells.items()}
+    for rate, score in scores.items():
+        show(f"rate {rate:g}", score)
     best, own = choose_rates(scores)
     chosen = score_of({c: cells[own.get(c.model, best)][c] for c in cells[best]})
     show(f"rate {best:g}, and {own}", chosen)

@@ -209,16 +209,24 @@ def test_folders_in_use_or_of_another_run_are_refused(tmp_path: Path) -> None:
     trainer(tmp_path / "run").run()
     with pytest.raises(MetaTrainingError, match="add --resume"):
         trainer(tmp_path / "run").run()
-    with pytest.raises(MetaTrainingError, match="another config"):
+    with pytest.raises(MetaTrainingError, match=r"config\.seed \(was \d, now 2\)"):
         trainer(tmp_path / "run", replace(CONFIG, seed=2)).run(resume=True)
-    with pytest.raises(MetaTrainingError, match="another data"):
+    with pytest.raises(MetaTrainingError, match="otherwise: .*data"):
         MetaTrainer(PriorFamily(max_classes=2), SMALL, CONFIG, tmp_path / "run").run(resume=True)
-    with pytest.raises(MetaTrainingError, match="another validation"):
+    with pytest.raises(MetaTrainingError, match="otherwise: validation"):
         trainer(tmp_path / "run", validation=wine_validation()).run(resume=True)
     with pytest.raises(MetaTrainingError, match="no checkpoint"):
         trainer(tmp_path / "empty").run(resume=True)
     with FileLock(tmp_path / "run" / "lock"), pytest.raises(MetaTrainingError, match="in use"):
         trainer(tmp_path / "run").run(resume=True)
+    config = tmp_path / "run" / "config.json"
+    written = config.read_text()
+    older = json.loads(written)
+    del older["config"]["second_order"]
+    config.write_text(json.dumps(older))
+    with pytest.raises(MetaTrainingError, match=r"second_order \(unknown to the version that"):
+        trainer(tmp_path / "run").run(resume=True)
+    config.write_text(written)
     (tmp_path / "run" / "checkpoint.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{}")
     with pytest.raises(MetaTrainingError, match="cannot be read"):
         trainer(tmp_path / "run").run(resume=True)
