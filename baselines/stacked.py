@@ -192,9 +192,6 @@ class StackedDenoiser:
                 noise_known=episode.initial.new_tensor(known).expand(len(episode), -1),
             )
             denoiser = _in_precision(denoiser, episode.initial.dtype)
-            kept = _denoised_layers(episode.model)
-            if len(kept) < len(episode.model.layout):
-                denoiser = _SomeLayers(denoiser, kept)
             self._watched = _Watched(denoiser, len(episode))
             self._denoiser = self._watched
         with torch.no_grad():
@@ -329,13 +326,6 @@ def _covered(model: BatchedModel) -> list[bool]:
     return [rule_for(owner) is not None for owner in owners]
 
 
-def _denoised_layers(model: BatchedModel) -> list[int]:
-    """Numbers of the layers that are not in a group with ``denoise=False``."""
-    groups = model.template.parameter_groups()
-    kept = {id(p) for group in groups if group.get("denoise", True) for p in group["params"]}
-    return [i for i, p in enumerate(model.template.parameters()) if id(p) in kept]
-
-
 def _in_precision(denoiser: Denoiser, dtype: torch.dtype) -> Denoiser:
     """The denoiser with weights of the precision of the model's, as `DenoGrad` runs it."""
     if isinstance(denoiser, nn.Module) and any(p.dtype != dtype for p in denoiser.parameters()):
@@ -375,51 +365,3 @@ class _Watched:
             mark = mark + (result.decay * 0.0).sum(-1)
         self.marks = self.marks + mark
         return result
-
-
-class _SomeLayers:
-    """A denoiser that is shown some of the layers only, and leaves the others to the base."""
-
-    def __init__(self, denoiser: Denoiser, kept: Sequence[int]) -> None:
-        self.denoiser, self.kept = denoiser, list(kept)
-
-    @property
-    def coefficient_names(self) -> tuple[str, ...]:
-        return self.denoiser.coefficient_names
-
-    def _inner(self, layout: Layout) -> Layout:
-        sizes, ndims = layout.sizes, layout.ndims
-        return Layout(tuple(sizes[i] for i in self.kept), tuple(ndims[i] for i in self.kept))
-
-    def _cut(self, layout: Layout, flat: Tensor) -> Tensor:
-        parts = layout.split(flat)
-        return torch.cat([parts[i] for i in self.kept], dim=-1)
-
-    def _put(self, layout: Layout, whole: Tensor, cut: Tensor) -> Tensor:
-        """``whole`` with the layers that were shown replaced by those of ``cut``."""
-        parts = list(layout.split(whole))
-        for i, part in zip(self.kept, self._inner(layout).split(cut), strict=True):
-            parts[i] = part
-        return torch.cat(parts, dim=-1)
-
-    def init_state(self, parameter: Tensor, layout: Layout) -> State:
-        return self.denoiser.init_state(self._cut(layout, parameter), self._inner(layout))
-
-    def __call__(
-        self, gradient: Tensor, noise: Tensor, parameter: Tensor, state: State, context: Context
-    ) -> Denoised:
-        layout = context.layout
-        shown = context._replace(
-            layout=self._inner(layout),
-            counts=context.counts[..., self.kept],
-            noise_known=context.noise_known[..., self.kept],
-        )
-        cut = [self._cut(layout, x) for x in (gradient, noise, parameter)]
-        result = self.denoiser(cut[0], cut[1], cut[2], state, shown)
-        gain = decay = None
-        if result.gain is not None:
-            gain = self._put(layout, torch.ones_like(gradient), result.gain)
-        if result.decay is not None:
-            decay = torch.zeros_like(context.counts)
-            decay[..., self.kept] = result.decay
-        return Denoised(self._put(layout, gradient, result.gradient), gain, decay, result.state)

@@ -21,6 +21,11 @@ class BatchedModel:
     Args:
         template: the architecture; its own weights are not used.
 
+    Attributes:
+        names, shapes: of the parameters, each of which is a layer.
+        layout: of the flat vector.
+        denoised: numbers of the layers that are not in a group with ``denoise=False``.
+
     Example:
         >>> from denograd.models import SoftTree
         >>> model = BatchedModel(SoftTree(4, 2, depth=1))
@@ -36,6 +41,9 @@ class BatchedModel:
         self.names = list(named)
         self.shapes = [p.shape for p in named.values()]
         self.layout = Layout.of(list(named.values()))
+        groups = template.parameter_groups()
+        wanted = {id(p) for g in groups if g.get("denoise", True) for p in g["params"]}
+        self.denoised = tuple(i for i, p in enumerate(named.values()) if id(p) in wanted)
         self._forward = stacked_forward(template)
 
     def initial(self, tasks: TaskBatch) -> Tensor:

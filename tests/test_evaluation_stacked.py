@@ -32,6 +32,7 @@ from denograd.evaluation import (
 from denograd.evaluation.running_units import columns_of, encode, group_cells
 from denograd.evaluation.stacked import train_stack
 from denograd.evaluation.train import draw_batches, initial_model
+from denograd.meta.partial import SomeLayers
 from denograd.models.registry import KNOWN_MODELS
 
 SEEDS = 3
@@ -271,11 +272,11 @@ def test_one_run_that_diverges_leaves_the_others_as_they_are(
 
 
 def test_layers_kept_from_the_denoiser_stay_with_the_base() -> None:
-    """`_SomeLayers` against the denoiser itself on the layers that it is shown."""
+    """`SomeLayers` against the denoiser itself on the layers that it is shown."""
     layout, kept = Layout((3, 2, 4), (2, 1, 1)), [0, 2]
     torch.manual_seed(0)
     denoiser = denograd.WienerDenoiser(hidden=4)
-    some = optimizers._SomeLayers(denoiser, kept)
+    some = SomeLayers(denoiser, kept)
     assert some.coefficient_names == denoiser.coefficient_names
     g, noise, p = torch.randn(2, 9), torch.rand(2, 9), torch.randn(2, 9)
     shown = [0, 1, 2, 5, 6, 7, 8]

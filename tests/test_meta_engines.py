@@ -29,7 +29,7 @@ from denograd.meta.engines import ENGINES, BatchedEngine, Engine, HigherEngine, 
 from denograd.meta.episode import reparametrise
 from denograd.meta.forwards import DEEPEST, stacked_forward
 from denograd.meta.plain import PlainModel
-from denograd.models import FeatureAttention, SoftTree, TabularModel
+from denograd.models import FeatureAttention, RuleNet, SoftTree, TabularModel
 
 REFERENCES: list[type[Engine]] = [TorchoptEngine, HigherEngine]
 STEPS = 4
@@ -53,6 +53,11 @@ def soft_tree(features: int, classes: int) -> TabularModel:
 
 def attention(features: int, classes: int) -> TabularModel:
     return FeatureAttention(features, classes, width=4).double()
+
+
+def rule_net(features: int, classes: int) -> TabularModel:
+    """One of its layers is left to the base."""
+    return RuleNet(features, classes, rules=3).double()
 
 
 def with_batch_norm(features: int, classes: int) -> TabularModel:
@@ -126,7 +131,7 @@ def assert_same(found: TaskGradients, expected: TaskGradients) -> None:
 
 
 @pytest.mark.parametrize("base", BASES)
-@pytest.mark.parametrize("make", [soft_tree, attention])
+@pytest.mark.parametrize("make", [soft_tree, attention, rule_net])
 @pytest.mark.parametrize(
     ("micro", "estimator", "cuts"),
     [

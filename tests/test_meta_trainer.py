@@ -211,7 +211,7 @@ def test_folders_in_use_or_of_another_run_are_refused(tmp_path: Path) -> None:
         trainer(tmp_path / "run").run()
     with pytest.raises(MetaTrainingError, match=r"config\.seed \(was \d, now 2\)"):
         trainer(tmp_path / "run", replace(CONFIG, seed=2)).run(resume=True)
-    with pytest.raises(MetaTrainingError, match="otherwise: .*data"):
+    with pytest.raises(MetaTrainingError, match=r"otherwise: .*data"):
         MetaTrainer(PriorFamily(max_classes=2), SMALL, CONFIG, tmp_path / "run").run(resume=True)
     with pytest.raises(MetaTrainingError, match="otherwise: validation"):
         trainer(tmp_path / "run", validation=wine_validation()).run(resume=True)

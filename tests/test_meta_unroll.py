@@ -22,11 +22,25 @@ from denograd.meta import (
     base_transform,
 )
 from denograd.meta.episode import reparametrise
-from denograd.models import FeatureAttention, SoftTree
+from denograd.models import (
+    AdditiveNet,
+    FeatureAttention,
+    PrototypeNet,
+    RuleNet,
+    SoftForest,
+    SoftTree,
+)
 
 ENGINE = BatchedEngine()
 start, advance = ENGINE.start, ENGINE.advance
 MODELS = {"soft_tree": SoftTree, "attention": FeatureAttention}
+ALL = {
+    **MODELS,
+    "additive_net": AdditiveNet,
+    "prototype_net": PrototypeNet,
+    "rule_net": RuleNet,
+    "soft_forest": SoftForest,
+}
 
 
 def episode(
@@ -44,7 +58,7 @@ def episode(
     family = PriorFamily(max_classes=3)
     drawn = [family.draw(rng, 16 + 4 * i, 20, features or 3 + 2 * i) for i in range(count)]
     tasks = TaskBatch.stack(drawn, dtype=torch.double)
-    template = MODELS[model](tasks.x_train.shape[-1], int(tasks.classes.max())).double()
+    template = ALL[model](tasks.x_train.shape[-1], int(tasks.classes.max())).double()
     return assemble_episode(
         rng,
         tasks,
@@ -133,9 +147,12 @@ def test_decoupled_decay_and_schedule_equal_adamw() -> None:
         torch.testing.assert_close(state.parameters[task], alone, rtol=1e-7, atol=1e-9)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", ALL)
 def test_what_is_meta_trained_is_what_the_optimizer_runs(model: str) -> None:
-    """The batched unroll equals a loop with `DenoGrad` around AdamW, noise and all."""
+    """The batched unroll equals a loop with `DenoGrad` around AdamW, noise and all.
+
+    The groups are the model's own: a rule net leaves one layer to the base.
+    """
     e = episode(model, micro=8)
     net = denoiser()
     state = start(e, net)
@@ -145,7 +162,7 @@ def test_what_is_meta_trained_is_what_the_optimizer_runs(model: str) -> None:
 
     def wrapped(module: torch.nn.Module, task: int) -> DenoGrad:
         rate = float(e.learning_rate[task])
-        base = torch.optim.AdamW(module.parameters(), lr=rate, weight_decay=0.0)
+        base = torch.optim.AdamW(module.parameter_groups(), lr=rate, weight_decay=0.0)
         rows = int(e.tasks.rows[task])
         return DenoGrad(base, net, model=module, total_steps=e.steps, dataset_size=rows)
 

@@ -13,6 +13,7 @@ from denograd.denoisers import Context, Denoised, Denoiser, Layout, State
 from denograd.denoisers._base import decay_fraction
 from denograd.meta.engines._base import Schedule
 from denograd.meta.episode import Episode
+from denograd.meta.partial import for_denoised_layers
 from denograd.meta.weights import denoiser_of_task
 
 
@@ -28,11 +29,12 @@ class Served:
         self._whole: Denoiser | None = None
         self._parts: list[Denoiser] = []
 
-    def __call__(self, denoiser: Denoiser, count: int) -> list[Denoiser]:
-        """The denoisers of ``count`` tasks."""
+    def __call__(self, denoiser: Denoiser, episode: Episode) -> list[Denoiser]:
+        """The denoisers of an episode's tasks."""
         if self._whole is not denoiser:
             self._whole = denoiser
-            self._parts = [denoiser_of_task(denoiser, i) for i in range(count)]
+            parts = [denoiser_of_task(denoiser, i) for i in range(len(episode))]
+            self._parts = [for_denoised_layers(part, episode.model) for part in parts]
         return self._parts
 
 

@@ -16,6 +16,7 @@ from denograd.denoisers import Context, Denoiser, State
 from denograd.denoisers._base import decay_fraction
 from denograd.meta.engines._base import Cut, Schedule
 from denograd.meta.episode import Episode
+from denograd.meta.partial import for_denoised_layers
 
 EPS_ROOT = 1e-20
 """Under the root of Adam's second moment: at 0 the root has no derivative. The root of
@@ -88,6 +89,7 @@ class BatchedEngine:
     def start(self, episode: Episode, denoiser: Denoiser) -> InnerState:
         """The state before the first step."""
         parameters = episode.initial
+        denoiser = for_denoised_layers(denoiser, episode.model)
         return InnerState(
             step=0,
             parameters=parameters,
@@ -124,6 +126,7 @@ class BatchedEngine:
             rows=episode.rows,
             batch_size=episode.batch_size,
         )
+        denoiser = for_denoised_layers(denoiser, episode.model)
         result = denoiser(gradient, noise, state.parameters, state.denoiser, context)
         updates, base = base_transform(episode.base).update(
             result.gradient, state.base, params=state.parameters, inplace=False

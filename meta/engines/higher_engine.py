@@ -37,6 +37,7 @@ from denograd.meta.engines._single import (
 )
 from denograd.meta.engines.batched import EPS_ROOT
 from denograd.meta.episode import Episode
+from denograd.meta.partial import for_denoised_layers
 
 with warnings.catch_warnings():
     # Its source compares numbers with `is`, of which Python warns when it compiles it.
@@ -128,6 +129,7 @@ class HigherEngine:
         template = copy.deepcopy(episode.model.template).to(episode.initial)
         template.train()
         layout, loops = episode.model.layout, []
+        denoiser = for_denoised_layers(denoiser, episode.model)
         for initial in episode.initial:
             model, optimizer = _patched(template, episode.base, episode.common_decay())
             parts = cut_up(initial.detach(), layout, list(template.parameters()))
@@ -145,7 +147,7 @@ class HigherEngine:
         schedule: Schedule | None = None,
     ) -> HigherState:
         """Take one inner step on every task; see `Engine.advance`."""
-        denoisers = state.served(denoiser, len(state.loops))
+        denoisers = state.served(denoiser, episode)
         for index, (loop, own) in enumerate(zip(state.loops, denoisers, strict=True)):
             rate = task_rate(episode, schedule, index, state.step)
             self._step(episode, own, loop, index, state.step, rate, graph)

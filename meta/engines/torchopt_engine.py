@@ -37,6 +37,7 @@ from denograd.meta.engines._single import (
 )
 from denograd.meta.engines.batched import EPS_ROOT, exact_count
 from denograd.meta.episode import Episode
+from denograd.meta.partial import for_denoised_layers
 
 
 class RuleState(NamedTuple):
@@ -143,6 +144,7 @@ class TorchoptEngine:
         template = copy.deepcopy(episode.model.template).to(episode.initial)
         template.train()
         layout = episode.model.layout
+        denoiser = for_denoised_layers(denoiser, episode.model)
         order = _order(template)
         loops = []
         for initial in episode.initial:
@@ -162,7 +164,7 @@ class TorchoptEngine:
         schedule: Schedule | None = None,
     ) -> TorchoptState:
         """Take one inner step on every task; see `Engine.advance`."""
-        denoisers = state.served(denoiser, len(state.loops))
+        denoisers = state.served(denoiser, episode)
         for index, (loop, own) in enumerate(zip(state.loops, denoisers, strict=True)):
             rule, model = loop.rule, loop.model
             rule.denoiser, rule.context = own, task_context(episode, index, state.step)
