@@ -4,7 +4,7 @@ The learning rate of the base that its card recommends is the one, of those give
 lowest geometric mean of held-out log loss to the tuned control. An architecture that gains one
 per cent or more from another rate has that one in the card, for itself. The card then says how
 the denoiser does at every one of them. One that does not read the noise within the batch is judged
-without it.
+without it. Killed and started again, it judges nothing twice.
 
     python scripts/ship_denoiser.py runs/default/denoiser.safetensors --data ../shared/data
 """
@@ -12,6 +12,8 @@ without it.
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -55,11 +57,28 @@ def judge(
     model: str,
     seeds: int,
     rates: Sequence[float],
+    folder: Path,
 ) -> dict[float, dict[Judged, float]]:
-    """Log ratios to the control of one architecture's cells, for each rate of the base."""
+    """Log ratios to the control of one architecture's cells, for each rate of the base.
+
+    Each rate is on disk before the next begins, and is read from there if it is.
+    """
     torch.set_num_threads(1)
     validation = MetaValidation(tables, [model], seeds=seeds, noise=denoiser.within_batch)
-    return {rate: validation.log_ratios(denoiser, learning_rate=rate) for rate in rates}
+    found = {}
+    for rate in rates:
+        path = folder / f"{model}-{rate:g}-{seeds}.json"
+        judges = validation.fingerprint()
+        if path.exists() and (read := json.loads(path.read_text()))["judges"] == judges:
+            found[rate] = {Judged(*cell): ratio for cell, ratio in read["log_ratios"]}
+            continue
+        found[rate] = validation.log_ratios(denoiser, learning_rate=rate)
+        content = {"judges": judges, "log_ratios": list(found[rate].items())}
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(content))
+        os.replace(partial, path)
+        show(f"{model}, rate {rate:g}", score_of(found[rate]))
+    return found
 
 
 def show(title: str, score: Score) -> None:
@@ -87,12 +106,17 @@ def main() -> None:
     parser.add_argument("--not-for", help="one sentence for the card")
     parser.add_argument("--models", nargs="+", default=list(JUDGES), choices=KNOWN_MODELS)
     parser.add_argument("--kinds", nargs="+", default=["classes", "series"], choices=KINDS)
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/ship"), help="folder of what has been judged"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="architectures at the same time")
     arguments = parser.parse_args()
     denoiser = load_denoiser(arguments.denoiser)
     tables = classification_tables(arguments.data, "meta_validation", arguments.kinds)
+    folder = arguments.out / read_card(arguments.denoiser)["sha256"][:12]
+    folder.mkdir(parents=True, exist_ok=True)
     by_model = Parallel(n_jobs=arguments.jobs)(
-        delayed(judge)(denoiser, tables, model, arguments.seeds, arguments.rates)
+        delayed(judge)(denoiser, tables, model, arguments.seeds, arguments.rates, folder)
         for model in arguments.models
     )
     cells = {rate: {k: v for one in by_model for k, v in one[rate].items()} for rate in by_model[0]}
