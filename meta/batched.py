@@ -117,14 +117,13 @@ class BatchedModel:
             scale: ``(T, N)``, what ``flat`` is multiplied by to give the parameters.
 
         Returns:
-            gradient ``(T, N)``, variance ``(T, N)`` and loss ``(T,)``.
+            gradient ``(T, N)``, variance ``(T, N)`` and loss ``(T,)``. The variance of layers
+            that are not `denoised` may be left at 0.
         """
         count, batch = y.shape
-        lanes = flat.unsqueeze(1).expand(-1, micro, -1).flatten(0, 1)
-        if not graph:
-            lanes = lanes.detach().requires_grad_()
-        elif not lanes.requires_grad:
-            lanes.requires_grad_()
+        if micro > 1 and self._forward is None and len(self.denoised) < len(self.layout):
+            return self._gradient_of_some(flat, x, y, tasks, micro, graph, scale)
+        lanes = _leaf(flat.unsqueeze(1).expand(-1, micro, -1).flatten(0, 1), graph)
 
         def cut(t: Tensor) -> Tensor:
             return t.reshape(count * micro, batch // micro, *t.shape[2:])
@@ -138,10 +137,87 @@ class BatchedModel:
                 used, cut(x), cut(y), repeated(tasks.feature_mask), repeated(tasks.class_mask)
             )
             (gradients,) = torch.autograd.grad(losses.sum(), lanes, create_graph=graph)
-        gradients = gradients.reshape(count, micro, -1)
-        mean = gradients.mean(1)
-        variance = (gradients - mean.unsqueeze(1)).square().sum(1) / max(micro * (micro - 1), 1)
+        mean, variance = _mean_and_variance(gradients.reshape(count, micro, -1))
         return mean, variance, losses.detach().reshape(count, micro).mean(1)
+
+    def _gradient_of_some(
+        self,
+        flat: Tensor,
+        x: Tensor,
+        y: Tensor,
+        tasks: TaskBatch,
+        micro: int,
+        graph: bool,
+        scale: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """`gradient`, with copies for each micro-batch of the denoised layers alone.
+
+        What the others' weights are turned into is then the same for all micro-batches, and
+        taken once; in a rule net that is nearly all there is to do.
+        """
+        count, batch = y.shape
+        parts = list(self.layout.split(flat))
+        lanes = {
+            i: _leaf(parts[i].unsqueeze(1).expand(-1, micro, -1), graph) for i in self.denoised
+        }
+        shared = {i: _leaf(p, graph) for i, p in enumerate(parts) if i not in lanes}
+
+        def named(some: dict[int, Tensor]) -> dict[str, Tensor]:
+            if scale is not None:
+                units = self.layout.split(scale)
+                some = {
+                    i: value * units[i].reshape(count, *[1] * (value.dim() - 2), -1)
+                    for i, value in some.items()
+                }
+            return {
+                self.names[i]: value.reshape(*value.shape[:-1], *self.shapes[i])
+                for i, value in some.items()
+            }
+
+        def single(
+            own: dict[str, Tensor], others: dict[str, Tensor], x: Tensor, fm: Tensor, cm: Tensor
+        ) -> Tensor:
+            scores: Tensor = functional_call(self.template, {**own, **others}, (x, fm, cm))
+            return scores
+
+        rows = x.reshape(count, micro, batch // micro, -1)
+        with torch.enable_grad():
+            in_a_task = vmap(single, in_dims=(0, None, 0, None, None))
+            scores = vmap(in_a_task)(
+                named(lanes), named(shared), rows, tasks.feature_mask, tasks.class_mask
+            )
+            found, valid = row_losses(
+                scores.flatten(0, 1), y.reshape(count * micro, batch // micro)
+            )
+            losses = found.sum(-1) / valid.sum(-1)
+            leaves = [*lanes.values(), *shared.values()]
+            gradients = torch.autograd.grad(losses.sum(), leaves, create_graph=graph)
+        variances = [torch.zeros_like(part) for part in parts]
+        means = list(parts)
+        for i, gradient in zip([*lanes, *shared], gradients, strict=True):
+            if i in lanes:
+                means[i], variances[i] = _mean_and_variance(gradient)
+            else:
+                means[i] = gradient / micro
+        return (
+            torch.cat(means, -1),
+            torch.cat(variances, -1),
+            losses.detach().reshape(count, micro).mean(1),
+        )
+
+
+def _leaf(values: Tensor, graph: bool) -> Tensor:
+    """What a gradient is taken in: cut off from what it was made from unless there is a graph."""
+    if not graph:
+        return values.detach().requires_grad_()
+    return values if values.requires_grad else values.requires_grad_()
+
+
+def _mean_and_variance(gradients: Tensor) -> tuple[Tensor, Tensor]:
+    """Of micro-batch gradients ``(T, micro, n)``: their mean, and the variance of that mean."""
+    micro, mean = gradients.shape[1], gradients.mean(1)
+    squares = (gradients - mean.unsqueeze(1)).square().sum(1)
+    return mean, squares / max(micro * (micro - 1), 1)
 
 
 def row_losses(output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -175,13 +175,21 @@ def test_what_is_meta_trained_is_what_the_optimizer_runs(model: str) -> None:
         torch.testing.assert_close(state.parameters[task], alone, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("model", MODELS)
-def test_gradient_and_noise_equal_autograd_one_sample_at_a_time(model: str) -> None:
+@pytest.mark.parametrize("units", [False, True])
+@pytest.mark.parametrize("model", [*MODELS, "rule_net"])
+def test_gradient_and_noise_equal_autograd_one_sample_at_a_time(model: str, units: bool) -> None:
+    """The noise of a layer that is left to the base is not asked for, and stays 0."""
     e = episode(model, micro=8)
+    layout = e.model.layout
+    factors = torch.rand(len(e), len(layout), dtype=torch.double) + 0.5
+    scale = layout.spread(factors if units else torch.ones_like(factors))
+    told = layout.spread(torch.tensor([float(i in e.model.denoised) for i in range(len(layout))]))
     rows = e.batches[0]
     x = torch.take_along_dim(e.tasks.x_train, rows.unsqueeze(-1), dim=1)
     y = torch.take_along_dim(e.tasks.y_train, rows, dim=1)
-    gradient, noise, loss = e.model.gradient(e.initial, x, y, e.tasks, 8, graph=False)
+    gradient, noise, loss = e.model.gradient(
+        e.initial / scale, x, y, e.tasks, 8, graph=False, scale=scale if units else None
+    )
     for task in range(3):
         samples, losses = [], []
         for i in range(8):
@@ -194,8 +202,9 @@ def test_gradient_and_noise_equal_autograd_one_sample_at_a_time(model: str) -> N
             losses.append(one.detach())
             samples.append(torch.cat([p.grad.flatten() for p in module.parameters()]))
         stacked = torch.stack(samples)
+        stacked = stacked * scale[task]
         torch.testing.assert_close(gradient[task], stacked.mean(0))
-        torch.testing.assert_close(noise[task], stacked.var(0) / 8)
+        torch.testing.assert_close(noise[task], told * stacked.var(0) / 8)
         torch.testing.assert_close(loss[task], torch.stack(losses).mean())
 
 
