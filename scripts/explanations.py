@@ -35,6 +35,7 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from denograd import DenoGrad, explain, recommended_base
+from denograd.base import base_settings
 from denograd.baselines import (
     BaselineError,
     ControlSettings,
@@ -217,7 +218,8 @@ def settings_of(arm: str, model: str) -> str:
     if arm == "control":
         tuned = control_of(model)
         return f"adamw lr={tuned.lr:.4g} decay={tuned.weight_decay:.4g} {tuned.schedule}"
-    weights = f"denoiser {read_card('default')['sha256'][:12]}"
+    rate = base_settings("default", model)["lr"]
+    weights = f"denoiser {read_card('default')['sha256'][:12]} lr={rate:g}"
     return weights if arm == "denograd" else f"{weights} weight={PENALTY_WEIGHT:g}"
 
 

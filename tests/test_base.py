@@ -135,7 +135,7 @@ def test_an_instance_has_no_card() -> None:
 
 def test_the_rates_of_the_default_are_those_that_the_readme_gives() -> None:
     rates = {name: base_settings("default", name)["lr"] for name in KNOWN_MODELS}
-    own = {"attention": 0.001, "additive_net": 0.03, "rule_net": 0.03}
+    own = {"attention": 0.001, "additive_net": 0.03}
     assert rates == {name: own.get(name, 0.01) for name in KNOWN_MODELS}
     assert base_settings("default", None)["lr"] == 0.01
 
