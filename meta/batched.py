@@ -117,8 +117,9 @@ class BatchedModel:
             scale: ``(T, N)``, what ``flat`` is multiplied by to give the parameters.
 
         Returns:
-            gradient ``(T, N)``, variance ``(T, N)`` and loss ``(T,)``. The variance of layers
-            that are not `denoised` may be left at 0.
+            gradient ``(T, N)``, variance ``(T, N)`` and loss ``(T,)``. Where nobody asks for it,
+            the variance is not measured and 0: in layers that are not `denoised`, of models
+            without a stacked forward pass.
         """
         count, batch = y.shape
         if micro > 1 and self._forward is None and len(self.denoised) < len(self.layout):
@@ -137,7 +138,7 @@ class BatchedModel:
                 used, cut(x), cut(y), repeated(tasks.feature_mask), repeated(tasks.class_mask)
             )
             (gradients,) = torch.autograd.grad(losses.sum(), lanes, create_graph=graph)
-        mean, variance = _mean_and_variance(gradients.reshape(count, micro, -1))
+        mean, variance = mean_and_variance(gradients.reshape(count, micro, -1))
         return mean, variance, losses.detach().reshape(count, micro).mean(1)
 
     def _gradient_of_some(
@@ -192,31 +193,35 @@ class BatchedModel:
             losses = found.sum(-1) / valid.sum(-1)
             leaves = [*lanes.values(), *shared.values()]
             gradients = torch.autograd.grad(losses.sum(), leaves, create_graph=graph)
-        variances = [torch.zeros_like(part) for part in parts]
-        means = list(parts)
+        both = {}
         for i, gradient in zip([*lanes, *shared], gradients, strict=True):
             if i in lanes:
-                means[i], variances[i] = _mean_and_variance(gradient)
+                both[i] = mean_and_variance(gradient)
             else:
-                means[i] = gradient / micro
+                both[i] = gradient / micro, torch.zeros_like(gradient)
         return (
-            torch.cat(means, -1),
-            torch.cat(variances, -1),
+            torch.cat([both[i][0] for i in range(len(parts))], -1),
+            torch.cat([both[i][1] for i in range(len(parts))], -1),
             losses.detach().reshape(count, micro).mean(1),
         )
 
 
 def _leaf(values: Tensor, graph: bool) -> Tensor:
     """What a gradient is taken in: cut off from what it was made from unless there is a graph."""
-    if not graph:
-        return values.detach().requires_grad_()
-    return values if values.requires_grad else values.requires_grad_()
+    return (values if graph else values.detach()).requires_grad_()
 
 
-def _mean_and_variance(gradients: Tensor) -> tuple[Tensor, Tensor]:
-    """Of micro-batch gradients ``(T, micro, n)``: their mean, and the variance of that mean."""
-    micro, mean = gradients.shape[1], gradients.mean(1)
-    squares = (gradients - mean.unsqueeze(1)).square().sum(1)
+def mean_and_variance(gradients: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean of micro-batch gradients and the variance of that mean, both ``(..., n)``.
+
+    With ``h_k`` the gradients of ``K`` micro-batches, ``sum_k (h_k - mean)^2 / (K (K - 1))``;
+    0 for ``K = 1``.
+
+    Args:
+        gradients: ``(..., K, n)``.
+    """
+    micro, mean = gradients.shape[-2], gradients.mean(-2)
+    squares = (gradients - mean.unsqueeze(-2)).square().sum(-2)
     return mean, squares / max(micro * (micro - 1), 1)
 
 

@@ -22,6 +22,8 @@ def for_denoised_layers(denoiser: Denoiser, model: BatchedModel) -> Denoiser:
     whole = len(model.denoised) == len(model.layout)
     if whole or isinstance(denoiser, IdentityDenoiser):
         return denoiser
+    if not model.denoised:
+        return IdentityDenoiser()
     return SomeLayers(denoiser, model.denoised)
 
 
@@ -86,5 +88,5 @@ class SomeLayers:
 
 @cache
 def _shown(layout: Layout, kept: tuple[int, ...]) -> Layout:
-    """The layout of some layers; made once, because it remembers what it works out."""
+    """The layout of some layers, which every step asks for three times."""
     return Layout(tuple(layout.sizes[i] for i in kept), tuple(layout.ndims[i] for i in kept))

@@ -12,6 +12,7 @@ without it. Killed and started again, it judges nothing twice.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import shlex
@@ -24,6 +25,7 @@ import torch
 from _development_tables import KINDS, classification_tables
 from joblib import Parallel, delayed
 
+from denograd import baselines, denoisers, meta, models
 from denograd.baselines import read_control
 from denograd.denoisers import WienerDenoiser, load_denoiser, read_card, save_denoiser
 from denograd.meta.tables import SourceTable
@@ -51,6 +53,16 @@ def choose_rates(scores: Mapping[float, Score]) -> tuple[float, dict[str, float]
     return best, own
 
 
+def code() -> str:
+    """Tells apart what runs an episode: the sources, and the settings of the control."""
+    digest = hashlib.sha256()
+    for package in (denoisers, models, meta, baselines):
+        folder = Path(package.__path__[0])
+        for path in sorted([*folder.rglob("*.py"), *folder.glob("*.json")]):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
 def judge(
     denoiser: WienerDenoiser,
     tables: Sequence[SourceTable],
@@ -61,16 +73,18 @@ def judge(
 ) -> dict[float, dict[Judged, float]]:
     """Log ratios to the control of one architecture's cells, for each rate of the base.
 
-    Each rate is on disk before the next begins, and is read from there if it is.
+    Each rate is on disk before the next begins, and is read from there if the same code judged
+    the same denoiser by the same tables.
     """
     torch.set_num_threads(1)
     validation = MetaValidation(tables, [model], seeds=seeds, noise=denoiser.within_batch)
     found = {}
     for rate in rates:
         path = folder / f"{model}-{rate:g}-{seeds}.json"
-        judges = validation.fingerprint()
+        judges = f"{code()}, {denoiser.config}, {validation.fingerprint()}"
         if path.exists() and (read := json.loads(path.read_text()))["judges"] == judges:
             found[rate] = {Judged(*cell): ratio for cell, ratio in read["log_ratios"]}
+            show(f"{model}, rate {rate:g}, from {path}", score_of(found[rate]))
             continue
         found[rate] = validation.log_ratios(denoiser, learning_rate=rate)
         content = {"judges": judges, "log_ratios": list(found[rate].items())}

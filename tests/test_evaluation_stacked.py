@@ -32,7 +32,6 @@ from denograd.evaluation import (
 from denograd.evaluation.running_units import columns_of, encode, group_cells
 from denograd.evaluation.stacked import train_stack
 from denograd.evaluation.train import draw_batches, initial_model
-from denograd.meta.partial import SomeLayers
 from denograd.models.registry import KNOWN_MODELS
 
 SEEDS = 3
@@ -269,43 +268,6 @@ def test_one_run_that_diverges_leaves_the_others_as_they_are(
     check_equal([loop[0], loop[2]], [stack[0], stack[2]], 1e-3)
     assert stack[1].curve["step"] == loop[1].curve["step"]
     assert stack[1].importance is None
-
-
-def test_layers_kept_from_the_denoiser_stay_with_the_base() -> None:
-    """`SomeLayers` against the denoiser itself on the layers that it is shown."""
-    layout, kept = Layout((3, 2, 4), (2, 1, 1)), [0, 2]
-    torch.manual_seed(0)
-    denoiser = denograd.WienerDenoiser(hidden=4)
-    some = SomeLayers(denoiser, kept)
-    assert some.coefficient_names == denoiser.coefficient_names
-    g, noise, p = torch.randn(2, 9), torch.rand(2, 9), torch.randn(2, 9)
-    shown = [0, 1, 2, 5, 6, 7, 8]
-    number = torch.full((2,), 5.0)
-
-    def context(layout: Layout) -> Context:
-        sizes = torch.tensor([float(n) for n in layout.sizes]).expand(2, -1)
-        return Context(layout, sizes, torch.ones_like(sizes), number, number, number, number)
-
-    inner = Layout((3, 4), (2, 1))
-    with torch.no_grad():
-        whole = some(g, noise, p, some.init_state(p, layout), context(layout))
-        part = denoiser(
-            g[:, shown],
-            noise[:, shown],
-            p[:, shown],
-            denoiser.init_state(p[:, shown], inner),
-            context(inner),
-        )
-    assert torch.equal(whole.gradient[:, shown], part.gradient)
-    assert torch.equal(whole.gradient[:, 3:5], g[:, 3:5])
-    assert whole.gain is not None
-    assert part.gain is not None
-    assert torch.equal(whole.gain[:, shown], part.gain)
-    assert (whole.gain[:, 3:5] == 1).all()
-    assert whole.decay is not None
-    assert part.decay is not None
-    assert torch.equal(whole.decay[:, kept], part.decay)
-    assert (whole.decay[:, 1] == 0).all()
 
 
 @pytest.mark.usefixtures("double")

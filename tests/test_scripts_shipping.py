@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 
 from denograd.data import builtin_table
-from denograd.denoisers import IdentityDenoiser
+from denograd.denoisers import IdentityDenoiser, WienerDenoiser
 from denograd.meta.tables import encode_source
 from denograd.meta.validation import Judged, MetaValidation, score_of
 
@@ -67,3 +70,32 @@ def test_cells_of_several_rates_can_be_put_together() -> None:
     for model, rate in rates.items():
         alone = MetaValidation(tables, (model,), rows=(16,), steps=5, seeds=1)
         assert together.by_model[model] == pytest.approx(alone.score(denoiser, rate).ratio)
+
+
+def test_what_is_judged_is_not_judged_again(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = functools.partial(MetaValidation, rows=(16,), steps=5)
+    monkeypatch.setattr(script, "MetaValidation", small)
+    tables, denoiser = [encode_source(builtin_table("wine"))], WienerDenoiser(hidden=4)
+
+    def judged(rates: list[float]) -> dict[float, dict[Judged, float]]:
+        found: dict[float, dict[Judged, float]] = script.judge(
+            denoiser, tables, "soft_tree", 1, rates, tmp_path
+        )
+        return found
+
+    first = judged([0.01])
+    assert first[0.01] == small(tables, ["soft_tree"], seeds=1).log_ratios(denoiser, 0.01)
+    (path,) = tmp_path.iterdir()
+    # What is read from the file is told from what is run anew by a number that no run gives.
+    content = json.loads(path.read_text())
+    content["log_ratios"][0][1] = 7.0
+    path.write_text(json.dumps(content))
+    assert list(judged([0.01, 0.03])[0.01].values()) == [7.0]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "soft_tree-0.01-1.json",
+        "soft_tree-0.03-1.json",
+    ]
+    monkeypatch.setattr(script, "code", lambda: "another")
+    assert judged([0.01]) == first

@@ -136,17 +136,6 @@ def denoised_move(
     return moved
 
 
-def mean_and_variance(gradients: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """The mean of micro-batch gradients and the variance of that mean, both ``(N,)``.
-
-    With ``h_k`` the gradients of ``K`` micro-batches, ``sum_k (h_k - mean)^2 / (K (K - 1))``;
-    0 for ``K = 1``.
-    """
-    stacked = torch.stack(list(gradients))
-    count, mean = len(stacked), stacked.mean(0)
-    return mean, (stacked - mean).square().sum(0) / max(count * (count - 1), 1)
-
-
 def join(parts: Sequence[Tensor | None], like: Sequence[Tensor]) -> Tensor:
     """One flat vector of tensors of the shapes of ``like``; zeros where there is None."""
     return torch.cat(

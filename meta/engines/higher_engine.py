@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from denograd.denoisers import Denoised, Denoiser, State
+from denograd.meta.batched import mean_and_variance
 from denograd.meta.engines._base import Cut, Schedule
 from denograd.meta.engines._single import (
     Leaves,
@@ -29,7 +30,6 @@ from denograd.meta.engines._single import (
     denoised_move,
     held_out_losses,
     join,
-    mean_and_variance,
     micro_losses,
     renew_buffers,
     task_context,
@@ -176,7 +176,7 @@ class HigherEngine:
             results: list[Denoised] = []
 
             def clean(last: Sequence[Tensor | None]) -> list[Tensor]:
-                gradient, noise = mean_and_variance([*earlier, join(last, old)])
+                gradient, noise = mean_and_variance(torch.stack([*earlier, join(last, old)]))
                 context = task_context(episode, index, step)
                 results.append(denoiser(gradient, noise, flat, loop.denoiser, context))
                 return cut_up(results[0].gradient, layout, old)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from denograd.denoisers import Context, Denoiser, Layout, State
+from denograd.meta.batched import mean_and_variance
 from denograd.meta.engines._base import Cut, Schedule
 from denograd.meta.engines._single import (
     Leaves,
@@ -29,7 +30,6 @@ from denograd.meta.engines._single import (
     denoised_move,
     held_out_losses,
     join,
-    mean_and_variance,
     micro_losses,
     renew_buffers,
     task_context,
@@ -100,7 +100,7 @@ class DenoisedRule:
         parameters = [params[i] for i in self.order]
         last = join([updates[i] for i in self.order], parameters)
         flat = join(parameters, parameters)
-        gradient, noise = mean_and_variance([*self.earlier, last])
+        gradient, noise = mean_and_variance(torch.stack([*self.earlier, last]))
         result = self.denoiser(gradient, noise, flat, state.denoiser, self.context)
         cleaned = tuple(cut_up(result.gradient, self.layout, parameters))
         moves, base = self.base.update(
