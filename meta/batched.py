@@ -75,19 +75,20 @@ class BatchedModel:
         }
         if self._forward is not None:
             return self._forward(parameters, x, feature_mask, class_mask)
+        return vmap(self._single)(parameters, {}, x, feature_mask, class_mask)
 
-        def single(p: dict[str, Tensor], x: Tensor, fm: Tensor, cm: Tensor) -> Tensor:
-            scores: Tensor = functional_call(self.template, p, (x, fm, cm))
-            return scores
-
-        return vmap(single)(parameters, x, feature_mask, class_mask)
+    def _single(
+        self, own: dict[str, Tensor], others: dict[str, Tensor], x: Tensor, fm: Tensor, cm: Tensor
+    ) -> Tensor:
+        """Class scores of one task, ``(b, F)`` to ``(b, C)``; its parameters in two parts."""
+        scores: Tensor = functional_call(self.template, {**own, **others}, (x, fm, cm))
+        return scores
 
     def loss(
         self, flat: Tensor, x: Tensor, y: Tensor, feature_mask: Tensor, class_mask: Tensor
     ) -> Tensor:
         """Mean loss of each task, ``(T,)``; see `row_losses`."""
-        losses, valid = row_losses(self.predict(flat, x, feature_mask, class_mask), y)
-        return losses.sum(-1) / valid.sum(-1)
+        return _mean_loss(self.predict(flat, x, feature_mask, class_mask), y)
 
     def gradient(
         self,
@@ -175,22 +176,13 @@ class BatchedModel:
                 for i, value in some.items()
             }
 
-        def single(
-            own: dict[str, Tensor], others: dict[str, Tensor], x: Tensor, fm: Tensor, cm: Tensor
-        ) -> Tensor:
-            scores: Tensor = functional_call(self.template, {**own, **others}, (x, fm, cm))
-            return scores
-
         rows = x.reshape(count, micro, batch // micro, -1)
         with torch.enable_grad():
-            in_a_task = vmap(single, in_dims=(0, None, 0, None, None))
+            in_a_task = vmap(self._single, in_dims=(0, None, 0, None, None))
             scores = vmap(in_a_task)(
                 named(lanes), named(shared), rows, tasks.feature_mask, tasks.class_mask
             )
-            found, valid = row_losses(
-                scores.flatten(0, 1), y.reshape(count * micro, batch // micro)
-            )
-            losses = found.sum(-1) / valid.sum(-1)
+            losses = _mean_loss(scores.flatten(0, 1), y.reshape(count * micro, batch // micro))
             leaves = [*lanes.values(), *shared.values()]
             gradients = torch.autograd.grad(losses.sum(), leaves, create_graph=graph)
         both = {}
@@ -223,6 +215,12 @@ def mean_and_variance(gradients: Tensor) -> tuple[Tensor, Tensor]:
     micro, mean = gradients.shape[-2], gradients.mean(-2)
     squares = (gradients - mean.unsqueeze(-2)).square().sum(-2)
     return mean, squares / max(micro * (micro - 1), 1)
+
+
+def _mean_loss(output: Tensor, y: Tensor) -> Tensor:
+    """Mean over the rows that count, ``(T,)``; see `row_losses`."""
+    losses, valid = row_losses(output, y)
+    return losses.sum(-1) / valid.sum(-1)
 
 
 def row_losses(output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 
 import torch
 from torch import Tensor
@@ -43,7 +42,7 @@ class SomeLayers:
     """
 
     def __init__(self, denoiser: Denoiser, kept: Sequence[int]) -> None:
-        self.denoiser, self.kept = denoiser, tuple(kept)
+        self.denoiser, self.kept = denoiser, list(kept)
 
     @property
     def coefficient_names(self) -> tuple[str, ...]:
@@ -52,7 +51,7 @@ class SomeLayers:
 
     def init_state(self, parameter: Tensor, layout: Layout) -> State:
         """The state of the layers that are shown."""
-        return self.denoiser.init_state(self._cut(layout, parameter), _shown(layout, self.kept))
+        return self.denoiser.init_state(self._cut(layout, parameter), self._inner(layout))
 
     def __call__(
         self, gradient: Tensor, noise: Tensor, parameter: Tensor, state: State, context: Context
@@ -60,9 +59,9 @@ class SomeLayers:
         """Denoise the layers that are shown; see `denograd.Denoiser`."""
         layout = context.layout
         shown = context._replace(
-            layout=_shown(layout, self.kept),
-            counts=context.counts[..., list(self.kept)],
-            noise_known=context.noise_known[..., list(self.kept)],
+            layout=self._inner(layout),
+            counts=context.counts[..., self.kept],
+            noise_known=context.noise_known[..., self.kept],
         )
         cut = [self._cut(layout, x) for x in (gradient, noise, parameter)]
         result = self.denoiser(cut[0], cut[1], cut[2], state, shown)
@@ -71,8 +70,13 @@ class SomeLayers:
             gain = self._put(layout, torch.ones_like(gradient), result.gain)
         if result.decay is not None:
             decay = torch.zeros_like(context.counts)
-            decay[..., list(self.kept)] = result.decay
+            decay[..., self.kept] = result.decay
         return Denoised(self._put(layout, gradient, result.gradient), gain, decay, result.state)
+
+    def _inner(self, layout: Layout) -> Layout:
+        """The layout of the layers that are shown."""
+        sizes, ndims = layout.sizes, layout.ndims
+        return Layout(tuple(sizes[i] for i in self.kept), tuple(ndims[i] for i in self.kept))
 
     def _cut(self, layout: Layout, flat: Tensor) -> Tensor:
         parts = layout.split(flat)
@@ -81,12 +85,6 @@ class SomeLayers:
     def _put(self, layout: Layout, whole: Tensor, cut: Tensor) -> Tensor:
         """``whole`` with the layers that were shown replaced by those of ``cut``."""
         parts = list(layout.split(whole))
-        for i, part in zip(self.kept, _shown(layout, self.kept).split(cut), strict=True):
+        for i, part in zip(self.kept, self._inner(layout).split(cut), strict=True):
             parts[i] = part
         return torch.cat(parts, dim=-1)
-
-
-@cache
-def _shown(layout: Layout, kept: tuple[int, ...]) -> Layout:
-    """The layout of some layers, which every step asks for three times."""
-    return Layout(tuple(layout.sizes[i] for i in kept), tuple(layout.ndims[i] for i in kept))

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from _development_tables import classification_tables
+from _journal import write_json
 from _page import interval, markdown
 from torch import Tensor
 
@@ -188,10 +189,7 @@ def main() -> None:
     for name, denoiser in held.items():
         if name not in done:
             done[name] = compare(judges.logs(denoiser), whole)
-            temporary = file.with_suffix(".tmp")
-            content = {"settings": settings, "found": done}
-            temporary.write_text(json.dumps(content, indent=1) + "\n")
-            temporary.replace(file)
+            write_json(file, {"settings": settings, "found": done})
         print(f"{name}: {done[name]}", flush=True)
     rows = []
     for name in sorted(held, key=lambda name: -done[name]["ratio"]):

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ from pathlib import Path
 
 import torch
 from _development_tables import KINDS, classification_tables
+from _journal import write_json
 from joblib import Parallel, delayed
 
 from denograd import baselines, denoisers, meta, models
@@ -78,19 +78,17 @@ def judge(
     """
     torch.set_num_threads(1)
     validation = MetaValidation(tables, [model], seeds=seeds, noise=denoiser.within_batch)
+    judges = f"{code()}, {denoiser.config}, {validation.fingerprint()}"
     found = {}
     for rate in rates:
         path = folder / f"{model}-{rate:g}-{seeds}.json"
-        judges = f"{code()}, {denoiser.config}, {validation.fingerprint()}"
         if path.exists() and (read := json.loads(path.read_text()))["judges"] == judges:
             found[rate] = {Judged(*cell): ratio for cell, ratio in read["log_ratios"]}
             show(f"{model}, rate {rate:g}, from {path}", score_of(found[rate]))
             continue
         found[rate] = validation.log_ratios(denoiser, learning_rate=rate)
         content = {"judges": judges, "log_ratios": list(found[rate].items())}
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(content))
-        os.replace(partial, path)
+        write_json(path, content)
         show(f"{model}, rate {rate:g}", score_of(found[rate]))
     return found
 
