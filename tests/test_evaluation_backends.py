@@ -8,13 +8,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
+from joblib.parallel import SequentialBackend
 from rich.console import Console
 
 from denograd.baselines import CONTROL
@@ -31,7 +35,7 @@ from denograd.evaluation import (
 )
 from denograd.evaluation.cases import FIT
 from denograd.evaluation.running import BACKENDS, check_backend, run_units
-from denograd.evaluation.running_units import Outcome, cut_units, group_cells, run_unit
+from denograd.evaluation.running_units import Outcome, Unit, cut_units, group_cells, run_unit
 
 TIMES = ["train_seconds"]
 
@@ -57,13 +61,10 @@ def test_a_backend_that_cannot_be_used_says_what_to_do(
 ) -> None:
     with pytest.raises(EvaluationError, match="backend 'threads' is not known; use one of loky, "):
         run(config_of(), tmp_path, backend="threads")
-    for module, remedy in (
-        ("ray.util.joblib", r"'denograd-optim\[cluster\]'"),
-        ("distributed", "pip install distributed"),
-    ):
+    for backend, module in (("ray", "ray.util.joblib"), ("dask", "distributed")):
         monkeypatch.setitem(sys.modules, module, None)
-        backend = "ray" if module.startswith("ray") else "dask"
-        with pytest.raises(EvaluationError, match=f"backend '{backend}' cannot be used.*{remedy}"):
+        said = rf"backend '{backend}' cannot be used.*'denograd-optim\[cluster\]'"
+        with pytest.raises(EvaluationError, match=said):
             check_backend(backend, 2)
     assert not (tmp_path / "config.json").exists()
     for backend in ("loky", "sequential"):
@@ -71,6 +72,34 @@ def test_a_backend_that_cannot_be_used_says_what_to_do(
         check_backend(backend, -1)
     with pytest.raises(EvaluationError, match="jobs=-2; use a number of processes, or -1"):
         check_backend("sequential", -2)
+
+
+class HereAsACluster(SequentialBackend):
+    """A backend that joblib takes for dask's, and that is this process."""
+
+
+def test_what_units_are_made_with_does_not_run_on_the_cluster(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Encoders are fitted while units are handed out; on the cluster they would wait for
+    the thread that waits for them."""
+    monkeypatch.setitem(joblib.parallel.BACKENDS, "dask", HereAsACluster)
+    monkeypatch.setattr(running, "_dask_client", lambda jobs: nullcontext())
+    table, config = builtin_table("wine"), config_of(seeds=1)
+    cell = Cell("wine", "soft_tree", "sgd", 16, 0)
+    groups = group_cells([cell], config.engine)
+    plans = {"wine": plan_columns(table)}
+    used: list[type] = []
+
+    def units() -> Iterator[Unit]:
+        for unit in cut_units({"wine": table}, plans, {"wine": [16]}, groups, config):
+            used.append(type(joblib.parallel.get_active_backend()[0]))
+            yield unit
+
+    (outcome,) = run_units(units(), 1, "dask")
+    assert [done for done, _ in outcome.cells] == [cell]
+    assert len(used) == 1
+    assert not issubclass(used[0], HereAsACluster)
 
 
 def test_units_come_back_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,8 +71,10 @@ def run_units(units: Iterable[Unit], jobs: int, backend: str) -> Generator[Outco
     with ExitStack() as stack:
         if backend == "dask":
             stack.enter_context(_dask_client(jobs))
-            stack.enter_context(parallel_config(backend="dask", n_jobs=-1))
-            parallel = Parallel(return_as="generator_unordered", batch_size=1)
+            # Left again before units are made: scikit-learn, too, would run what it does on the
+            # cluster, and wait for itself in the thread that hands units out.
+            with parallel_config(backend="dask", n_jobs=-1):
+                parallel = Parallel(return_as="generator_unordered", batch_size=1)
         else:
             workers = 1 if backend == "sequential" else jobs
             kind = "loky" if workers != 1 else "sequential"
@@ -148,10 +150,8 @@ def _run_on_ray(calls: Iterator[Any], jobs: int) -> Iterator[Outcome]:
     with _ray(ray, jobs):
         _import("ray", "ray.util.joblib").register_ray()
         workers = int(ray.cluster_resources()["CPU"]) if jobs == -1 else jobs
-        with (
-            parallel_config(backend="ray", n_jobs=workers),
-            Parallel(batch_size=1, pre_dispatch="all") as parallel,
-        ):
+        # Without `parallel_config`, which scikit-learn would obey while units are made.
+        with Parallel(n_jobs=workers, backend="ray", batch_size=1, pre_dispatch="all") as parallel:
             while batch := list(itertools.islice(calls, _ROUND * workers)):
                 yield from parallel(batch)
 
@@ -184,7 +184,12 @@ def _dask_client(jobs: int) -> Iterator[Any]:
         options: dict[str, Any] = {"address": os.environ["DASK_SCHEDULER_ADDRESS"]}
     else:
         cores = cpu_count() if jobs == -1 else jobs
-        options = {"n_workers": cores, "threads_per_worker": 1, "dashboard_address": None}
+        options = {
+            "n_workers": cores,
+            "threads_per_worker": 1,
+            "dashboard_address": None,
+            "silence_logs": logging.ERROR,
+        }
     with distributed.Client(**options) as client:
         yield client
 
@@ -193,10 +198,7 @@ def _import(backend: str, module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        remedy = {
-            "ray": "pip install 'denograd-optim[cluster]'",
-            "dask": "pip install distributed",
-        }[backend]
         raise EvaluationError(
-            f"backend {backend!r} cannot be used ({error}); install it with: {remedy}"
+            f"backend {backend!r} cannot be used ({error}); install it with: "
+            "pip install 'denograd-optim[cluster]'"
         ) from error
