@@ -66,6 +66,9 @@ def main() -> None:
     parser.add_argument("--max-features", type=int, default=56, help="of the widest tasks")
     parser.add_argument("--rows", type=int, nargs=2, default=[16, 256], help="of training tasks")
     parser.add_argument(
+        "--rates", type=float, nargs=2, default=[1e-3, 3e-2], help="of training tasks' base"
+    )
+    parser.add_argument(
         "--wrong-labels",
         type=float,
         nargs=2,
@@ -105,6 +108,7 @@ def main() -> None:
         tasks=arguments.tasks,
         rows=(arguments.rows[0], arguments.rows[1]),
         max_features=arguments.max_features,
+        learning_rate=(arguments.rates[0], arguments.rates[1]),
     )
     config = TrainerConfig(
         seed=arguments.seed,
