@@ -140,8 +140,6 @@ class EpisodeDistribution:
             factor between 1/3 and 3 (Metz et al. 2022, "VeLO", appendix on augmentation).
         hide_noise, hide_horizon, hide_rows: probabilities with which the denoiser is not
             told a task's noise within the batch, its horizon, or its number of rows.
-        twins: whether every task is drawn twice, one copy after the other: the same rows and
-            base, other initial weights and batches.
     """
 
     models: tuple[str, ...] = ("soft_tree", "attention")
@@ -156,7 +154,6 @@ class EpisodeDistribution:
     hide_noise: float = 0.15
     hide_horizon: float = 0.15
     hide_rows: float = 0.15
-    twins: bool = False
 
 
 def draw_batches(
@@ -192,28 +189,26 @@ def draw_episode(
     largest = min(2 * smallest, distribution.rows[1])
     steps = round(log_uniform(rng, distribution.steps))
     max_features = round(distribution.max_features * float(rng.choice([0.2, 0.4, 0.6, 1.0])))
-    copies = 2 if distribution.twins else 1
-    different = [
-        family.draw(
-            rng,
-            round(log_uniform(rng, (smallest, largest))),
-            distribution.test_rows,
-            max_features,
-        )
-        for _ in range(distribution.tasks // copies)
-    ]
-    tasks = TaskBatch.stack([task for task in different for _ in range(copies)])
+    tasks = TaskBatch.stack(
+        [
+            family.draw(
+                rng,
+                round(log_uniform(rng, (smallest, largest))),
+                distribution.test_rows,
+                max_features,
+            )
+            for _ in range(distribution.tasks)
+        ]
+    )
     name = distribution.models[rng.integers(len(distribution.models))]
     classes = int(tasks.classes.max())
     template = draw_model(rng, name, tasks.x_train.shape[-1], classes)
     batch_size = min(int(rng.choice(distribution.batch_sizes)), int(tasks.rows.min()))
     micro = min(int(rng.choice([4, 4, 8])), batch_size)
     batch_size -= batch_size % micro
-    rates = [log_uniform(rng, distribution.learning_rate) for _ in range(len(different))]
-    rates = [rate for rate in rates for _ in range(copies)]
+    rates = [log_uniform(rng, distribution.learning_rate) for _ in range(len(tasks))]
     hide = [distribution.hide_noise, distribution.hide_horizon, distribution.hide_rows]
-    told = (rng.random((3, len(different))) >= np.array([hide]).T).astype(np.float32)
-    told = told.repeat(copies, axis=1)
+    told = (rng.random((3, len(tasks))) >= np.array([hide]).T).astype(np.float32)
     noise, horizon, known_rows = torch.from_numpy(told)
     episode = assemble_episode(
         rng,

@@ -86,9 +86,6 @@ def main() -> None:
         "--linear-above", type=float, help="of the meta-loss, in blind guesses; default: nowhere"
     )
     parser.add_argument(
-        "--disagreement", type=float, default=0.0, help="price of what two seeds predict apart"
-    )
-    parser.add_argument(
         "--explosion", type=float, default=8.0, help="norms of a task that is left out"
     )
     parser.add_argument("--resume", action="store_true")
@@ -112,7 +109,6 @@ def main() -> None:
         rows=(arguments.rows[0], arguments.rows[1]),
         max_features=arguments.max_features,
         learning_rate=(arguments.rates[0], arguments.rates[1]),
-        twins=arguments.disagreement > 0,
     )
     config = TrainerConfig(
         seed=arguments.seed,
@@ -134,11 +130,7 @@ def main() -> None:
         distribution,
         config,
         arguments.out,
-        loss=MetaLoss(
-            clip=arguments.loss_clip,
-            linear_above=arguments.linear_above,
-            disagreement=arguments.disagreement,
-        ),
+        loss=MetaLoss(clip=arguments.loss_clip, linear_above=arguments.linear_above),
         validation=MetaValidation(
             validate,
             judging_models(arguments.models),

@@ -61,10 +61,6 @@ class Engine(Protocol):
         """Loss of each task on the rows that the inner loop never sees, in nats, ``(T,)``."""
         ...
 
-    def held_out_scores(self, episode: Episode, state: Any) -> Tensor:
-        """Class scores of each task's held-out rows, ``(T, m, C)``."""
-        ...
-
     def cut(self, state: Any) -> Cut:
         """A copy of a state whose floating-point tensors are leaves that want a gradient.
 

@@ -149,13 +149,6 @@ class BatchedEngine:
             parameters, tasks.x_test, tasks.y_test, tasks.feature_mask, tasks.class_mask
         )
 
-    def held_out_scores(self, episode: Episode, state: InnerState) -> Tensor:
-        """Class scores of each task's held-out rows, ``(T, m, C)``."""
-        tasks, parameters = episode.tasks, state.parameters
-        if episode.scale is not None:
-            parameters = parameters * episode.scale
-        return episode.model.predict(parameters, tasks.x_test, tasks.feature_mask, tasks.class_mask)
-
     def cut(self, state: InnerState) -> Cut:
         """A copy of a state whose floating-point tensors are leaves; see `Engine.cut`."""
         pairs: list[tuple[Tensor, Tensor]] = []

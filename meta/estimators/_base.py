@@ -29,8 +29,6 @@ class MetaLoss:
             that over-confidence costs in proportion to the loss; None: nowhere.
         final: weight of the end of the inner loop; each point along the path weighs 1.
         every: inner steps between points along the path, roughly.
-        disagreement: weight of one less the correlation between what twins predict; see
-            `of_twins` and `EpisodeDistribution.twins`.
 
     Raises:
         ValueError: ``linear_above`` is not above 0.
@@ -41,7 +39,6 @@ class MetaLoss:
     linear_above: float | None = None
     final: float = 6.0
     every: int = 30
-    disagreement: float = 0.0
 
     def __post_init__(self) -> None:
         if self.linear_above is not None and not self.linear_above > 0:
@@ -58,25 +55,6 @@ class MetaLoss:
         knee = self.linear_above * guess
         below = torch.log(torch.minimum(losses, knee) + self.floor)
         return below + (losses - knee).clamp_min(0) / (knee + self.floor)
-
-    def of_twins(self, scores: Tensor, valid: Tensor) -> Tensor:
-        """The price of what twins do not agree on, the same for both, ``(T,)``.
-
-        One less the correlation of their log probabilities over the rows, each class
-        centred by itself: 0 where they say the same, however sure each is of it.
-
-        Args:
-            scores: ``(T, m, C)``, class scores; tasks ``2 i`` and ``2 i + 1`` are twins.
-            valid: ``(T, m)``, which rows count.
-        """
-        counted = valid.to(scores.dtype).unsqueeze(-1)
-        rows = counted.sum(1, keepdim=True)
-        logs = torch.log_softmax(scores, -1).clamp_min(-20) * counted
-        centred = (logs - logs.sum(1, keepdim=True) / rows) * counted
-        one, other = centred.flatten(1).unflatten(0, (-1, 2)).unbind(1)
-        least = 1e-4 * rows[::2].flatten()
-        norms = ((one.square().sum(-1) + least) * (other.square().sum(-1) + least)).sqrt()
-        return self.disagreement * (1 - (one * other).sum(-1) / norms).repeat_interleave(2)
 
     def shares(self, steps: int) -> dict[int, float]:
         """Numbers of steps done at which the loss is taken, and what each weighs; sum 1."""

@@ -124,11 +124,7 @@ def _stretch(
         state = engine.advance(episode, weights, state, graph=True)
         if step in shares:
             held_out = engine.held_out_losses(episode, state)
-            price = loss(held_out, episode.tasks.classes)
-            if loss.disagreement:
-                scores = engine.held_out_scores(episode, state)
-                price = price + loss.of_twins(scores, episode.tasks.y_test >= 0)
-            collected = collected + shares[step] * price
+            collected = collected + shares[step] * loss(held_out, episode.tasks.classes)
             final = held_out.detach()
     return state, collected, final
 
