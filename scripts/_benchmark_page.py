@@ -77,8 +77,7 @@ def figures(name: str, summary: Mapping[str, Any]) -> str:
         best = min(others, key=lambda rival: found[rival]["overall"]["log_loss_ratio"])
         closing = against(summary, "denograd", best)
         return "\n\n".join([heading(summary), overview(summary), by_rival(summary), closing])
-    parts = [heading(summary), overview(summary), by_group(summary, "by_model", "model", MODELS)]
-    parts.append(by_group(summary, "by_size", "training rows", {}))
+    parts = [basics(summary)]
     if name == "benchmark":
         parts += [bars(summary["comparisons"]["denograd"]), by_table(summary)]
     elif name in ("benchmark-regression", "benchmark-large"):
@@ -86,6 +85,13 @@ def figures(name: str, summary: Mapping[str, Any]) -> str:
     else:
         parts.append(against(summary, "denograd", "adamw_cv", " (wanted: 1.00)"))
     return "\n\n".join(parts)
+
+
+def basics(summary: Mapping[str, Any]) -> str:
+    """What was run, and each optimizer against the control: whatever was run, it has these."""
+    by_model = by_group(summary, "by_model", "model", MODELS)
+    by_size = by_group(summary, "by_size", "training rows", {})
+    return "\n\n".join([heading(summary), overview(summary), by_model, by_size])
 
 
 def heading(summary: Mapping[str, Any]) -> str:

@@ -19,7 +19,8 @@ stopped. With `--context` the first grid has models outside torch, too.
 
 Writes `docs/benchmark.html`, or `docs/benchmark-GRID.html`, each the whole report of
 `denograd evaluate`, and the figures of `docs/benchmark.md` and of the README. A part of a grid,
-with other models, sizes or seeds, has its report in its own folder, and leaves these pages alone.
+with other models, optimizers, sizes or seeds, has its report in its own folder, its figures beside
+it in `figures.md`, and leaves these pages alone.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ import warnings
 from pathlib import Path
 from typing import NamedTuple
 
-from _benchmark_page import write_context, write_page, write_readme
+from _benchmark_page import basics, write_context, write_page, write_readme
 from _development_tables import KINDS
 from _fetch_list import LIST, read_list
 
@@ -93,7 +94,7 @@ def run(name: str, arguments: argparse.Namespace) -> Evaluation:
     grid = GRIDS[name]
     config = EvaluationConfig(
         models=tuple(arguments.models or grid.models),
-        optimizers=grid.optimizers,
+        optimizers=tuple(arguments.optimizers or grid.optimizers),
         sizes=tuple(arguments.sizes or grid.sizes),
         seeds=arguments.seeds or grid.seeds,
         context=arguments.context,
@@ -117,6 +118,7 @@ def is_whole(name: str, arguments: argparse.Namespace) -> bool:
         arguments.split == "held_out"
         and tuple(arguments.models or grid.models) == grid.models
         and tuple(arguments.sizes or grid.sizes) == grid.sizes
+        and tuple(arguments.optimizers or grid.optimizers) == grid.optimizers
         and arguments.seeds in (None, grid.seeds)
     )
 
@@ -134,6 +136,9 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder of the runs")
     parser.add_argument("--docs", type=Path, default=Path("docs"), help="folder of the pages")
     parser.add_argument("--models", nargs="+", help="default: the grid's")
+    parser.add_argument(
+        "--optimizers", nargs="+", help="the first is the control; default: the grid's"
+    )
     parser.add_argument(
         "--sizes", type=int, nargs="+", help="of training sets; default: the grid's"
     )
@@ -166,12 +171,16 @@ def main(words: list[str] | None = None) -> None:
     except (TableError, EvaluationError) as error:
         raise SystemExit(f"benchmark.py: {error}") from error
     if not is_whole(name, arguments):
-        print(f"Report: {done.folder}/report.html. This is not the whole grid: no page is changed.")
+        (done.folder / "figures.md").write_text(basics(done.summary) + "\n")
+        print(
+            f"Report: {done.folder}/report.html, figures: {done.folder}/figures.md. This is not "
+            "the whole grid: no page is changed."
+        )
         return
     arguments.docs.mkdir(parents=True, exist_ok=True)
     shutil.copy(done.folder / "report.html", arguments.docs / f"{name}.html")
-    figures = arguments.docs / f"{name}.json"
-    figures.write_text(json.dumps(done.summary["comparisons"], indent=1) + "\n")
+    comparisons = arguments.docs / f"{name}.json"
+    comparisons.write_text(json.dumps(done.summary["comparisons"], indent=1) + "\n")
     write_page(name, done.summary, arguments.docs / "benchmark.md")
     if name == "benchmark":
         write_context(done.summary, arguments.docs / "benchmark.md")

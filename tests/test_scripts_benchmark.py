@@ -108,6 +108,14 @@ def test_only_the_whole_grid_changes_pages(
     assert "no page is changed" in capsys.readouterr().out
     assert readme.read_text() == before
     assert [path.name for path in docs.iterdir()] == ["benchmark.md"]
+    part = (tmp_path / "part" / "benchmark" / "figures.md").read_text()
+    assert part.startswith("1 tables, 1 cases")
+    assert "| AdamW with DenoGrad, untuned |" in part
+
+    two = ["--optimizers", "adamw", "sgd", "--sizes", "16", "--out", str(tmp_path / "two")]
+    script.main([*words, *two])
+    assert "no page is changed" in capsys.readouterr().out
+    assert "| sgd |" in (tmp_path / "two" / "benchmark" / "figures.md").read_text()
 
     whole = [*words, "--sizes", "16", "--out", str(tmp_path / "whole")]
     script.main(whole)

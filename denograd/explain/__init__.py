@@ -8,7 +8,8 @@ is one function with its paper:
 - overlap with ground truth: `relevance_mass`, `relevance_rank`, `pointing_game`;
 - whether the prediction rests on what is named: `deletion`, `insertion`;
 - steadiness within a row's neighbourhood: `max_sensitivity`;
-- consistency over seeds: `rank_consistency`, `top_k_consistency`, `attention_divergence`.
+- consistency over seeds: `rank_consistency`, `top_k_consistency`, `attention_divergence`, and
+  what is left of it when the labels say nothing, `label_randomization`.
 
 Attributions that are all 0 name no feature. They count as equal ones: entropy 1, Gini's index 0,
 overlap by chance, no agreement between seeds.
@@ -30,6 +31,7 @@ from denograd.explain.deletion import Curve, Predict, deletion, insertion
 from denograd.explain.entropy import entropy
 from denograd.explain.explainer import Explainer
 from denograd.explain.gini import gini
+from denograd.explain.label_randomization import LabelRandomization, label_randomization
 from denograd.explain.max_sensitivity import max_sensitivity
 from denograd.explain.own import own_attributions
 from denograd.explain.own_explainer import OwnExplainer
@@ -44,6 +46,7 @@ __all__ = [
     "CaptumExplainer",
     "Curve",
     "Explainer",
+    "LabelRandomization",
     "OwnExplainer",
     "Predict",
     "attention_divergence",
@@ -51,6 +54,7 @@ __all__ = [
     "entropy",
     "gini",
     "insertion",
+    "label_randomization",
     "max_sensitivity",
     "own_attributions",
     "pointing_game",

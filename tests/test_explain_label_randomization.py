@@ -1,0 +1,109 @@
+"""Whether seeds agree because of the labels: cases with known answers, and a real one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn.datasets import load_breast_cancer
+from sklearn.feature_selection import f_classif
+from sklearn.tree import DecisionTreeClassifier
+
+from denograd import explain
+
+LABELS = np.arange(40) % 2
+
+
+def test_what_the_labels_alone_decide_is_gained() -> None:
+    """The fits see the labels in one place; shuffled, each seed sees another."""
+
+    def importance(y: NDArray[Any], seed: int) -> NDArray[np.float64]:
+        if (y == LABELS).all():
+            return np.arange(6.0)
+        return np.random.default_rng(y).random(6)
+
+    found = explain.label_randomization(importance, LABELS, seeds=40)
+    assert found.consistency == pytest.approx(1)
+    assert found.by_chance == pytest.approx(0, abs=0.1)
+    assert found.gained == pytest.approx(found.consistency - found.by_chance)
+
+
+def test_what_a_model_always_says_gains_nothing() -> None:
+    found = explain.label_randomization(lambda y, seed: np.arange(4.0), LABELS)
+    assert found.consistency == found.by_chance == pytest.approx(1)
+    assert found.gained == 0
+
+
+def test_every_seed_has_its_own_shuffle_of_the_same_labels() -> None:
+    seen: list[tuple[int, tuple[int, ...]]] = []
+
+    def importance(y: NDArray[Any], seed: int) -> list[float]:
+        seen.append((seed, tuple(y)))
+        y[:] = 0  # What a fit does to its labels is its own affair.
+        return [0.0, 1.0, float(seed)]
+
+    found = explain.label_randomization(importance, LABELS, seeds=5)
+    assert [seed for seed, _ in seen] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    assert all(y == tuple(LABELS) for _, y in seen[::2])
+    shuffles = [y for _, y in seen[1::2]]
+    assert len(set(shuffles)) == 5
+    assert all(sum(y) == LABELS.sum() and y != tuple(LABELS) for y in shuffles)
+    assert found.importances.tolist() == [[0, 1, seed] for seed in range(5)]
+    top = explain.label_randomization(
+        importance, LABELS, seeds=5, measure=lambda a: explain.top_k_consistency(a, 1)
+    )
+    assert top.consistency == explain.top_k_consistency(found.importances, 1)
+
+
+def of_rows(
+    x: NDArray[np.float64], fit: Callable[[NDArray[np.float64], NDArray[Any]], Any]
+) -> Callable[[NDArray[Any], int], Any]:
+    """The importance in a fit to 80 rows, other ones for each seed."""
+
+    def importance(y: NDArray[Any], seed: int) -> Any:
+        some = np.random.default_rng(seed).choice(len(x), 80, replace=False)
+        return fit(x[some], y[some])
+
+    return importance
+
+
+def test_a_test_of_each_feature_agrees_where_there_is_a_signal() -> None:
+    x, y = load_breast_cancer(return_X_y=True)
+    found = explain.label_randomization(of_rows(x, lambda x, y: f_classif(x, y)[0]), y)
+    assert found.consistency > 0.8
+    assert found.by_chance < 0.3
+
+
+def test_trees_prefer_columns_with_many_values() -> None:
+    """The known bias of impurity importance (Strobl et al. 2007) agrees without any signal."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(500, 8))
+    x[:, 4:] = x[:, 4:] > 0
+
+    def fit(x: NDArray[np.float64], y: NDArray[Any]) -> Any:
+        return DecisionTreeClassifier(random_state=0).fit(x, y).feature_importances_
+
+    found = explain.label_randomization(of_rows(x, fit), rng.integers(0, 2, 500))
+    assert found.by_chance > 0.5
+    assert abs(found.gained) < 0.15
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seeds": 1}, "seeds=1; it must be a whole number of at least 2"),
+        ({"y": np.ones(5)}, r"y: it has shape \(5,\).*not all the same"),
+        ({"y": np.zeros((4, 2))}, r"y: it has shape \(4, 2\); it must be \(N,\)"),
+        ({"y": []}, r"y: it has shape \(0,\)"),
+        ({"importance": lambda y, s: [1.0, np.nan]}, "importance: 1 of 2 values are NaN"),
+        ({"importance": lambda y, s: 3.0}, r"importance: it gave shape \(\) with seed 0"),
+        ({"importance": lambda y, s: [1.0] * (2 + s)}, "importance: it gave 2 and 3 features"),
+    ],
+)
+def test_bad_input_names_the_argument(change: dict[str, Any], message: str) -> None:
+    settings = {"importance": lambda y, s: [1.0, 2.0], "y": LABELS, "seeds": 2, **change}
+    with pytest.raises(ValueError, match=message):
+        explain.label_randomization(settings.pop("importance"), settings.pop("y"), **settings)
