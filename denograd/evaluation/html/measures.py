@@ -112,7 +112,8 @@ def consistency(summary: Mapping[str, Any]) -> Section:
     caption = (
         "Rank correlation (Spearman) of feature importances between pairs of seeds, by each "
         "model's own explanation. 1: every seed tells the same story; 0: no agreement. Agreement "
-        "is no proof that an explanation is right."
+        "is no proof that an explanation is right: seeds may agree where labels say nothing, and "
+        "denograd.explain.label_randomization measures how much."
     )
     grid = Grid(caption, ["optimizer", *groups, "all models"], rows)
     return Section("consistency", "Consistency of explanations", [grid])
