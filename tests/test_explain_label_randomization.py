@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.stats import spearmanr
 from sklearn.datasets import load_breast_cancer
 from sklearn.feature_selection import f_classif
 from sklearn.tree import DecisionTreeClassifier
@@ -23,21 +24,35 @@ def test_what_the_labels_alone_decide_is_gained() -> None:
     def importance(y: NDArray[Any], seed: int) -> NDArray[np.float64]:
         if (y == LABELS).all():
             return np.arange(6.0)
-        return np.random.default_rng(y).random(6)
+        return np.random.default_rng([seed, *y]).random(6)
 
-    found = explain.label_randomization(importance, LABELS, seeds=40)
+    found = explain.label_randomization(importance, LABELS, seeds=20)
     assert found.consistency == pytest.approx(1)
-    assert found.by_chance == pytest.approx(0, abs=0.1)
-    assert found.gained == pytest.approx(found.consistency - found.by_chance)
+    assert found.randomized.shape == found.across.shape == (5,)
+    assert found.randomized.mean() == pytest.approx(0, abs=0.1)
+    assert found.across.mean() == pytest.approx(0, abs=0.1)
 
 
 def test_what_a_model_always_says_gains_nothing() -> None:
     found = explain.label_randomization(lambda y, seed: np.arange(4.0), LABELS)
-    assert found.consistency == found.by_chance == pytest.approx(1)
-    assert found.gained == 0
+    assert found.consistency == pytest.approx(1)
+    assert found.randomized == pytest.approx(1)
+    assert found.across == pytest.approx(1)
 
 
-def test_every_seed_has_its_own_shuffle_of_the_same_labels() -> None:
+def test_agreement_on_something_else_is_no_agreement_with_it() -> None:
+    """Fits to shuffled labels agree among themselves as fits to the labels do, on another order."""
+
+    def importance(y: NDArray[Any], seed: int) -> list[int]:
+        return [1, 2, 3] if (y == LABELS).all() else [3, 2, 1]
+
+    found = explain.label_randomization(importance, LABELS, seeds=3)
+    assert found.consistency == pytest.approx(1)
+    assert found.randomized == pytest.approx(1)
+    assert found.across == pytest.approx(-1)
+
+
+def test_all_seeds_share_the_shuffles_of_the_same_labels() -> None:
     seen: list[tuple[int, tuple[int, ...]]] = []
 
     def importance(y: NDArray[Any], seed: int) -> list[float]:
@@ -45,17 +60,35 @@ def test_every_seed_has_its_own_shuffle_of_the_same_labels() -> None:
         y[:] = 0  # What a fit does to its labels is its own affair.
         return [0.0, 1.0, float(seed)]
 
-    found = explain.label_randomization(importance, LABELS, seeds=5)
-    assert [seed for seed, _ in seen] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
-    assert all(y == tuple(LABELS) for _, y in seen[::2])
-    shuffles = [y for _, y in seen[1::2]]
-    assert len(set(shuffles)) == 5
-    assert all(sum(y) == LABELS.sum() and y != tuple(LABELS) for y in shuffles)
-    assert found.importances.tolist() == [[0, 1, seed] for seed in range(5)]
-    top = explain.label_randomization(
-        importance, LABELS, seeds=5, measure=lambda a: explain.top_k_consistency(a, 1)
-    )
-    assert top.consistency == explain.top_k_consistency(found.importances, 1)
+    explain.label_randomization(importance, LABELS, seeds=3, shuffles=4)
+    assert [seed for seed, _ in seen] == [0, 1, 2] * 5
+    groups = [{y for _, y in seen[i : i + 3]} for i in range(0, 15, 3)]
+    assert all(len(group) == 1 for group in groups)
+    assert groups[0] == {tuple(LABELS)}
+    shuffled = set.union(*groups[1:])
+    assert len(shuffled) == 4
+    assert all(sum(y) == LABELS.sum() and y != tuple(LABELS) for y in shuffled)
+
+
+def test_across_is_the_mean_of_scipys_correlations_between_other_seeds() -> None:
+    one, other = np.random.default_rng(0).random((2, 4, 6))
+    pairs = [(i, j) for i in range(4) for j in range(4) if i != j]
+    expected = np.mean([spearmanr(one[i], other[j]).statistic for i, j in pairs])
+    assert explain.agreement_across(one, other) == pytest.approx(expected)
+
+
+def test_noise_gains_nothing_where_seeds_share_their_rows() -> None:
+    """Every seed fits the same rows, so it agrees, on chance in the labels."""
+    rng = np.random.default_rng(0)
+    gained = []
+    for _ in range(30):
+        x, y = rng.normal(size=(60, 10)), rng.integers(0, 2, 60)
+        found = explain.label_randomization(
+            lambda y, seed, x=x: f_classif(x, y)[0] + rng.normal(size=10) / 2, y, seeds=4
+        )
+        assert found.consistency > 0.2
+        gained.append(found.consistency - found.randomized.mean())
+    assert np.mean(gained) == pytest.approx(0, abs=0.08)
 
 
 def of_rows(
@@ -74,7 +107,8 @@ def test_a_test_of_each_feature_agrees_where_there_is_a_signal() -> None:
     x, y = load_breast_cancer(return_X_y=True)
     found = explain.label_randomization(of_rows(x, lambda x, y: f_classif(x, y)[0]), y)
     assert found.consistency > 0.8
-    assert found.by_chance < 0.3
+    assert found.randomized.mean() < 0.3
+    assert found.across.mean() < 0.3
 
 
 def test_trees_prefer_columns_with_many_values() -> None:
@@ -87,14 +121,16 @@ def test_trees_prefer_columns_with_many_values() -> None:
         return DecisionTreeClassifier(random_state=0).fit(x, y).feature_importances_
 
     found = explain.label_randomization(of_rows(x, fit), rng.integers(0, 2, 500))
-    assert found.by_chance > 0.5
-    assert abs(found.gained) < 0.15
+    assert found.randomized.mean() > 0.5
+    assert found.consistency == pytest.approx(found.randomized.mean(), abs=0.15)
+    assert found.across == pytest.approx(found.randomized, abs=0.15)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"seeds": 1}, "seeds=1; it must be a whole number of at least 2"),
+        ({"shuffles": 0}, "shuffles=0; it must be a whole number of at least 1"),
         ({"y": np.ones(5)}, r"y: it has shape \(5,\).*not all the same"),
         ({"y": np.zeros((4, 2))}, r"y: it has shape \(4, 2\); it must be \(N,\)"),
         ({"y": []}, r"y: it has shape \(0,\)"),

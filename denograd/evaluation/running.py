@@ -72,7 +72,8 @@ def run_units(units: Iterable[Unit], jobs: int, backend: str) -> Generator[Outco
         if backend == "dask":
             stack.enter_context(_dask_client(jobs))
             # Left again before units are made: scikit-learn, too, would run what it does on the
-            # cluster, and wait for itself in the thread that hands units out.
+            # cluster, and wait for itself in the thread that hands units out. Not an argument of
+            # Parallel: joblib knows dask by parallel_config alone.
             with parallel_config(backend="dask", n_jobs=-1):
                 parallel = Parallel(return_as="generator_unordered", batch_size=1)
         else:
@@ -188,6 +189,7 @@ def _dask_client(jobs: int) -> Iterator[Any]:
             "n_workers": cores,
             "threads_per_worker": 1,
             "dashboard_address": None,
+            # A worker that is slow to end is no news to a user.
             "silence_logs": logging.ERROR,
         }
     with distributed.Client(**options) as client:

@@ -9,7 +9,7 @@ is one function with its paper:
 - whether the prediction rests on what is named: `deletion`, `insertion`;
 - steadiness within a row's neighbourhood: `max_sensitivity`;
 - consistency over seeds: `rank_consistency`, `top_k_consistency`, `attention_divergence`, and
-  what is left of it when the labels say nothing, `label_randomization`.
+  how much of it is there when the labels say nothing, `label_randomization`, `agreement_across`.
 
 Attributions that are all 0 name no feature. They count as equal ones: entropy 1, Gini's index 0,
 overlap by chance, no agreement between seeds.
@@ -31,7 +31,11 @@ from denograd.explain.deletion import Curve, Predict, deletion, insertion
 from denograd.explain.entropy import entropy
 from denograd.explain.explainer import Explainer
 from denograd.explain.gini import gini
-from denograd.explain.label_randomization import LabelRandomization, label_randomization
+from denograd.explain.label_randomization import (
+    LabelRandomization,
+    agreement_across,
+    label_randomization,
+)
 from denograd.explain.max_sensitivity import max_sensitivity
 from denograd.explain.own import own_attributions
 from denograd.explain.own_explainer import OwnExplainer
@@ -49,6 +53,7 @@ __all__ = [
     "LabelRandomization",
     "OwnExplainer",
     "Predict",
+    "agreement_across",
     "attention_divergence",
     "deletion",
     "entropy",

@@ -17,22 +17,18 @@ from denograd.explain.rank_consistency import rank_consistency
 class LabelRandomization:
     """What seeds agree on, with the labels and without.
 
+    Agreement that is no higher than that of shuffled labels is no evidence about the features.
+
     Attributes:
-        importances: ``(S, F)``, of fits to the labels.
-        importances_randomized: ``(S, F)``, of fits to shuffled labels.
-        consistency: of the first.
-        by_chance: of the second: how much fits agree whatever the labels say.
+        consistency: of fits to the labels that differ in their seed.
+        randomized: ``(R,)``, the same of fits to each of the shuffled labels.
+        across: ``(R,)``, between fits to the labels and fits to each of the shuffled ones, of
+            different seeds: what explanations have in common whatever the labels say.
     """
 
-    importances: NDArray[np.float64]
-    importances_randomized: NDArray[np.float64]
     consistency: float
-    by_chance: float
-
-    @property
-    def gained(self) -> float:
-        """How much more fits agree because of what the labels say."""
-        return self.consistency - self.by_chance
+    randomized: NDArray[np.float64]
+    across: NDArray[np.float64]
 
 
 def label_randomization(
@@ -40,58 +36,90 @@ def label_randomization(
     y: ArrayLike,
     *,
     seeds: int = 10,
+    shuffles: int = 5,
     measure: Callable[[NDArray[np.float64]], float] = rank_consistency,
 ) -> LabelRandomization:
     """Ask whether seeds agree because of the labels, or would agree without them.
 
     The data randomization test of Adebayo et al. 2018, "Sanity Checks for Saliency Maps",
-    section 4.2, for consistency over seeds: fits to labels that are shuffled, so that they have
-    nothing to do with the features, should not agree on which features matter. They do where a
-    kind of model favours a kind of column, one with many values or categories, say, whatever it
-    holds; then agreement is no evidence.
+    section 4.2, for consistency over seeds: labels are shuffled, so that they have nothing to do
+    with the features, and all seeds are fitted to them as they are to the labels. They may agree
+    even so: where a kind of model favours a kind of column, one with many values, say, whatever
+    it holds; and where fits share rows, as chance in the labels looks the same to all of them.
+    Such agreement is no evidence.
 
     Args:
         importance: fits a model to labels, ``(N,)``, with a seed, and gives the importance of
-            each feature, ``(F,)``. Called twice a seed.
+            each feature, ``(F,)``. Called ``seeds * (1 + shuffles)`` times.
         y: ``(N,)``, classes or numbers, in any type that numpy can shuffle.
-        seeds: number of seeds, 0 to ``seeds - 1``; each has a shuffle of its own. Fewer than
-            ten say little.
+        seeds: number of seeds, 0 to ``seeds - 1``. Fewer than ten say little.
+        shuffles: number of shuffled labels, ``R``.
         measure: of consistency, from ``(S, F)``.
 
     Raises:
-        ValueError: fewer than two seeds, labels that are all the same, or importances that are
-            not finite, not ``(F,)``, or not of the same features every time.
+        ValueError: fewer than two seeds, no shuffle, labels that are all the same, or
+            importances that are not finite, not ``(F,)``, or not as many every time.
 
     Example:
         >>> x = np.random.default_rng(0).normal(size=(200, 5))
         >>> def importance(y, seed):
         ...     some = np.random.default_rng(seed).integers(0, 200, 60)
         ...     return np.abs(x[some].T @ (y[some] - y[some].mean()))
-        >>> y = x @ [4.0, 3.0, 2.0, 1.0, 0.0]
-        >>> found = label_randomization(importance, y)
-        >>> found.consistency > 0.8, abs(found.by_chance) < 0.3
+        >>> found = label_randomization(importance, x @ [4.0, 3.0, 2.0, 1.0, 0.0])
+        >>> found.consistency > 0.8, bool((found.randomized < 0.5).all())
         (True, True)
     """
     check_count("seeds", seeds, 2)
+    check_count("shuffles", shuffles, 1)
     labels = np.asarray(y)
     if labels.ndim != 1 or len(labels) == 0 or (labels == labels[0]).all():
         raise ValueError(
             f"y: it has shape {labels.shape}; it must be (N,), with labels that are not all the "
             "same, or there is nothing to shuffle"
         )
-    kept, randomized = [], []
-    for seed in range(seeds):
-        shuffled = np.random.default_rng([seed, 0]).permutation(labels)
-        kept.append(_of_one_fit(importance, labels.copy(), seed))
-        randomized.append(_of_one_fit(importance, shuffled, seed))
-    sizes = {len(found) for found in (*kept, *randomized)}
+    # The 1 keeps shuffles apart from what `importance` may draw from default_rng(seed).
+    orders = [np.random.default_rng([r, 1]).permutation(len(labels)) for r in range(shuffles)]
+    kept, *shuffled = (
+        [_of_one_fit(importance, given.copy(), seed) for seed in range(seeds)]
+        for given in (labels, *(labels[order] for order in orders))
+    )
+    sizes = {len(found) for fits in (kept, *shuffled) for found in fits}
     if len(sizes) > 1:
         raise ValueError(
             f"importance: it gave {' and '.join(map(str, sorted(sizes)))} features; a place in "
             "one fit must be the same feature in another"
         )
-    first, second = np.stack(kept), np.stack(randomized)
-    return LabelRandomization(first, second, float(measure(first)), float(measure(second)))
+    return LabelRandomization(
+        float(measure(np.stack(kept))),
+        np.array([measure(np.stack(fits)) for fits in shuffled]),
+        np.array([agreement_across(kept, fits, measure) for fits in shuffled]),
+    )
+
+
+def agreement_across(
+    one: ArrayLike,
+    other: ArrayLike,
+    measure: Callable[[NDArray[np.float64]], float] = rank_consistency,
+) -> float:
+    """The mean agreement between a fit of one kind and a fit of another kind and seed.
+
+    Args:
+        one: ``(S, F)``, importances by seed.
+        other: ``(S, F)``, of the same seeds, which are not compared with themselves.
+        measure: of consistency, from ``(2, F)``.
+
+    Example:
+        >>> round(agreement_across([[3, 2, 1], [3, 2, 1]], [[1, 2, 3], [1, 2, 3]]), 6)
+        -1.0
+    """
+    first, second = np.asarray(one, dtype=np.float64), np.asarray(other, dtype=np.float64)
+    pairs = [
+        measure(np.stack([first[i], second[j]]))
+        for i in range(len(first))
+        for j in range(len(second))
+        if i != j
+    ]
+    return float(np.mean(pairs))
 
 
 def _of_one_fit(
