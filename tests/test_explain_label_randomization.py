@@ -77,6 +77,19 @@ def test_across_is_the_mean_of_scipys_correlations_between_other_seeds() -> None
     assert explain.agreement_across(one, other) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "message"),
+    [
+        (np.eye(3), np.eye(3)[:2], r"one has shape \(3, 3\) and other \(2, 3\)"),
+        (np.eye(3)[:1], np.eye(3)[:1], "one: it holds 1 fit"),
+        ([[1.0, np.inf], [1.0, 2.0]], np.eye(2), "one: 1 of 4 values are NaN or infinite"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(one: Any, other: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        explain.agreement_across(one, other)
+
+
 def test_noise_gains_nothing_where_seeds_share_their_rows() -> None:
     """Every seed fits the same rows, so it agrees, on chance in the labels."""
     rng = np.random.default_rng(0)

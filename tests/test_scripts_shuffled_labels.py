@@ -33,8 +33,8 @@ def test_agreements_are_means_of_scipys_correlations(script: ModuleType) -> None
     rng = np.random.default_rng(0)
     one, other = rng.random((2, 4, 5))
     fits = [
-        script.Fit("a", "soft_tree", 32, optimizer, seed, bare, list(kind[seed]))
-        for optimizer in ("adamw", "denograd")
+        script.Fit("a", "soft_tree", 32, optimizer, seed, bare, list(sign * kind[seed]))
+        for optimizer, sign in (("adamw", 1), ("denograd", np.array([1, 0, 1, 1, 1])))
         for seed in range(4)
         for bare, kind in ((False, one), (True, other))
     ]
@@ -49,10 +49,17 @@ def test_agreements_are_means_of_scipys_correlations(script: ModuleType) -> None
         ("shuffled", other, other),
         ("across", one, other),
     ):
-        expected = np.mean([spearmanr(first[i], second[j]).statistic for i, j in pairs])
-        assert found[kind].tolist() == pytest.approx([expected, expected])
-    assert "| soft_tree | " in script.table_by(found, "model")
-    assert "- labels less across, DenoGrad less AdamW: +0.000" in script.differences(found)
+        for row, sign in ((0, 1), (1, np.array([1, 0, 1, 1, 1]))):
+            each = [spearmanr(sign * first[i], sign * second[j]).statistic for i, j in pairs]
+            assert found[kind][row] == pytest.approx(np.mean(each))
+    adamw, denograd = (found.iloc[i] for i in (0, 1))
+    cells = [f"{case[kind]:.3f}" for case in (adamw, denograd) for kind in script.KINDS]
+    line = f"| soft_tree | {' | '.join(cells)} |"
+    assert line in script.table_by(found, "model").splitlines()
+    more = (denograd["labels"] - denograd["across"]) - (adamw["labels"] - adamw["across"])
+    assert abs(more) > 0.001
+    said = script.differences(found).splitlines()
+    assert f"- labels less across, DenoGrad less AdamW: {more:+.3f} (nan to nan)" in said
 
 
 def test_the_main_job(

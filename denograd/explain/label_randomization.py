@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from denograd.explain._checks import as_numbers, check_count
+from denograd.explain._checks import as_numbers, as_seeds, check_count
 from denograd.explain.rank_consistency import rank_consistency
 
 
@@ -108,11 +108,19 @@ def agreement_across(
         other: ``(S, F)``, of the same seeds, which are not compared with themselves.
         measure: of consistency, from ``(2, F)``.
 
+    Raises:
+        ValueError: not two or more seeds of both, or not the same shape.
+
     Example:
         >>> round(agreement_across([[3, 2, 1], [3, 2, 1]], [[1, 2, 3], [1, 2, 3]]), 6)
         -1.0
     """
-    first, second = np.asarray(one, dtype=np.float64), np.asarray(other, dtype=np.float64)
+    first, second = as_seeds("one", one), as_seeds("other", other)
+    if first.shape != second.shape:
+        raise ValueError(
+            f"one has shape {first.shape} and other {second.shape}; both must be (S, F), of the "
+            "same seeds and features"
+        )
     pairs = [
         measure(np.stack([first[i], second[j]]))
         for i in range(len(first))
