@@ -89,14 +89,25 @@ def held_out_tables(
         return [read_table(data / file, "target", task=task) for file in files]
 
 
-def run(name: str, arguments: argparse.Namespace) -> Evaluation:
-    """Evaluate a grid, or what is missing of it."""
+def asked_for(name: str, arguments: argparse.Namespace) -> Grid:
+    """A grid, or the part of it that the arguments ask for."""
     grid = GRIDS[name]
-    config = EvaluationConfig(
+    return grid._replace(
         models=tuple(arguments.models or grid.models),
         optimizers=tuple(arguments.optimizers or grid.optimizers),
         sizes=tuple(arguments.sizes or grid.sizes),
         seeds=arguments.seeds or grid.seeds,
+    )
+
+
+def run(name: str, arguments: argparse.Namespace) -> Evaluation:
+    """Evaluate a grid, or what is missing of it."""
+    grid = asked_for(name, arguments)
+    config = EvaluationConfig(
+        models=grid.models,
+        optimizers=grid.optimizers,
+        sizes=grid.sizes,
+        seeds=grid.seeds,
         context=arguments.context,
     )
     tables = held_out_tables(arguments.data, arguments.split, grid.task)
@@ -113,14 +124,7 @@ def run(name: str, arguments: argparse.Namespace) -> Evaluation:
 
 def is_whole(name: str, arguments: argparse.Namespace) -> bool:
     """Whether the arguments ask for the grid that the pages describe."""
-    grid = GRIDS[name]
-    return (
-        arguments.split == "held_out"
-        and tuple(arguments.models or grid.models) == grid.models
-        and tuple(arguments.sizes or grid.sizes) == grid.sizes
-        and tuple(arguments.optimizers or grid.optimizers) == grid.optimizers
-        and arguments.seeds in (None, grid.seeds)
-    )
+    return arguments.split == "held_out" and asked_for(name, arguments) == GRIDS[name]
 
 
 def parse(words: list[str] | None = None) -> argparse.Namespace:

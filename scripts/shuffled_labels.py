@@ -18,7 +18,6 @@ chance put there. Interrupted, it goes on where it stopped.
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
 import zlib
@@ -30,12 +29,12 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 from _page import interval, markdown
 from benchmark import held_out_tables
 
 from denograd.data import Table, builtin_table
 from denograd.evaluation import EvaluationConfig, evaluate
+from denograd.evaluation.journal import read_cells
 from denograd.evaluation.significance import bootstrap_interval
 from denograd.explain import agreement_across, rank_consistency
 
@@ -68,13 +67,11 @@ def shuffled(table: Table) -> Table:
 def read_fits(folder: Path) -> list[Fit]:
     """All runs of an evaluation that have an explanation."""
     fits = []
-    for line in (folder / "cells.jsonl").read_text(encoding="utf-8").splitlines():
-        entry = json.loads(line)
-        row, importance = entry["row"], entry.get("importance")
+    for cell, result in read_cells(folder).items():
+        importance = result.importance
         if importance is not None and np.isfinite(np.array(importance, dtype=float)).all():
-            name, bare = row["dataset"].removesuffix(SHUFFLED), row["dataset"].endswith(SHUFFLED)
-            case = name, row["model"], row["n_train"], row["optimizer"], row["seed"]
-            fits.append(Fit(*case, bare, importance))
+            case = cell.dataset.removesuffix(SHUFFLED), cell.model, cell.n_train, cell.optimizer
+            fits.append(Fit(*case, cell.seed, cell.dataset.endswith(SHUFFLED), importance))
     return fits
 
 
@@ -140,7 +137,6 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=6)
     parser.add_argument("--jobs", type=int, default=1)
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
     if arguments.builtin:
         tables = [builtin_table(name) for name in BUILTIN]
     else:

@@ -90,6 +90,24 @@ def in_use(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+def read_cells(folder: Path) -> dict[Cell, CellResult]:
+    """The finished cells of an evaluation's folder; a line that was cut off is left out."""
+    path = folder / "cells.jsonl"
+    finished: dict[Cell, CellResult] = {}
+    if not path.exists():
+        return finished
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        try:
+            entry = json.loads(line)
+            result = CellResult(_from_json(entry["row"]), entry["curve"], entry.get("importance"))
+            cell = Cell(*(result.row[name] for name in Cell._fields))
+        except (ValueError, KeyError, TypeError):
+            continue
+        if line.endswith("\n"):
+            finished[cell] = result
+    return finished
+
+
 class Journal:
     """Reads what an evaluation's folder holds, and appends to it.
 
@@ -123,7 +141,7 @@ class Journal:
             raise EvaluationError(
                 f"{folder}: the folder cannot be used ({error}); choose another"
             ) from error
-        self.finished = self._read()
+        self.finished = read_cells(folder)
         self.errors: list[tuple[Cell, str]] = []
         self._rewrite_cells()
         self.write_results(list(self.finished))
@@ -215,24 +233,6 @@ class Journal:
     def _clear(self) -> None:
         for name in _FILES:
             (self.folder / name).unlink(missing_ok=True)
-
-    def _read(self) -> dict[Cell, CellResult]:
-        path = self.folder / "cells.jsonl"
-        finished: dict[Cell, CellResult] = {}
-        if not path.exists():
-            return finished
-        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-            try:
-                entry = json.loads(line)
-                result = CellResult(
-                    _from_json(entry["row"]), entry["curve"], entry.get("importance")
-                )
-                cell = Cell(*(result.row[name] for name in Cell._fields))
-            except (ValueError, KeyError, TypeError):
-                continue
-            if line.endswith("\n"):
-                finished[cell] = result
-        return finished
 
     def _rewrite_cells(self) -> None:
         lines = [_line(result) for result in self.finished.values()]
