@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from denograd.denoisers import Layout
 from denograd.meta.forwards import stacked_forward
+from denograd.meta.row_moments import mean_and_variance, traced_forward
 from denograd.meta.task import TaskBatch
 from denograd.models import TabularModel
 
@@ -45,6 +46,7 @@ class BatchedModel:
         wanted = {id(p) for g in groups if g.get("denoise", True) for p in g["params"]}
         self.denoised = tuple(i for i, p in enumerate(named.values()) if id(p) in wanted)
         self._forward = stacked_forward(template)
+        self._traced = traced_forward(template)
 
     def initial(self, tasks: TaskBatch) -> Tensor:
         """New initial weights ``(T, N)`` from torch's global generator; padding is 0."""
@@ -68,14 +70,18 @@ class BatchedModel:
 
     def predict(self, flat: Tensor, x: Tensor, feature_mask: Tensor, class_mask: Tensor) -> Tensor:
         """Class scores, ``(T, N)`` and ``(T, b, F)`` to ``(T, b, C)``."""
-        parts = self.layout.split(flat)
-        parameters = {
-            name: part.reshape(part.shape[0], *shape)
-            for name, part, shape in zip(self.names, parts, self.shapes, strict=True)
-        }
+        parameters = self._named(flat)
         if self._forward is not None:
             return self._forward(parameters, x, feature_mask, class_mask)
         return vmap(self._single)(parameters, {}, x, feature_mask, class_mask)
+
+    def _named(self, flat: Tensor) -> dict[str, Tensor]:
+        """The parameters by name, ``(T, N)`` to ``(T, *shape)`` each."""
+        parts = self.layout.split(flat)
+        return {
+            name: part.reshape(part.shape[0], *shape)
+            for name, part, shape in zip(self.names, parts, self.shapes, strict=True)
+        }
 
     def _single(
         self, own: dict[str, Tensor], others: dict[str, Tensor], x: Tensor, fm: Tensor, cm: Tensor
@@ -123,6 +129,8 @@ class BatchedModel:
             without a stacked forward pass.
         """
         count, batch = y.shape
+        if micro == batch > 1 and self._traced is not None:
+            return self._gradient_of_rows(flat, x, y, tasks, graph, scale)
         if micro > 1 and self._forward is None and len(self.denoised) < len(self.layout):
             return self._gradient_of_some(flat, x, y, tasks, micro, graph, scale)
         lanes = _leaf(flat.unsqueeze(1).expand(-1, micro, -1).flatten(0, 1), graph)
@@ -141,6 +149,38 @@ class BatchedModel:
             (gradients,) = torch.autograd.grad(losses.sum(), lanes, create_graph=graph)
         mean, variance = mean_and_variance(gradients.reshape(count, micro, -1))
         return mean, variance, losses.detach().reshape(count, micro).mean(1)
+
+    def _gradient_of_rows(
+        self,
+        flat: Tensor,
+        x: Tensor,
+        y: Tensor,
+        tasks: TaskBatch,
+        graph: bool,
+        scale: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """`gradient` with a micro-batch for each row, without copies of the weights."""
+        assert self._traced is not None
+        flat = _leaf(flat.view_as(flat), graph)
+        with torch.enable_grad():
+            parameters = self._named(flat if scale is None else flat * scale)
+            scores, sites = self._traced(parameters, x, tasks.feature_mask, tasks.class_mask)
+            losses, _ = row_losses(scores, y)
+            outputs = [site.output for site in sites]
+            arriving = torch.autograd.grad(losses.sum(), outputs, create_graph=graph)
+            found = {
+                name: moments
+                for site, gradient in zip(sites, arriving, strict=True)
+                for name, moments in site.moments(gradient).items()
+            }
+            mean, variance = (
+                torch.cat([found[name][i].flatten(1) for name in self.names], -1) for i in (0, 1)
+            )
+            if scale is not None:
+                mean, variance = mean * scale, variance * scale.square()
+        if not graph:
+            mean, variance = mean.detach(), variance.detach()
+        return mean, variance, losses.detach().mean(1)
 
     def _gradient_of_some(
         self,
@@ -201,20 +241,6 @@ class BatchedModel:
 def _leaf(values: Tensor, graph: bool) -> Tensor:
     """What a gradient is taken in: cut off from what it was made from unless there is a graph."""
     return (values if graph else values.detach()).requires_grad_()
-
-
-def mean_and_variance(gradients: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean of micro-batch gradients and the variance of that mean, both ``(..., n)``.
-
-    With ``h_k`` the gradients of ``K`` micro-batches, ``sum_k (h_k - mean)^2 / (K (K - 1))``;
-    0 for ``K = 1``.
-
-    Args:
-        gradients: ``(..., K, n)``.
-    """
-    micro, mean = gradients.shape[-2], gradients.mean(-2)
-    squares = (gradients - mean.unsqueeze(-2)).square().sum(-2)
-    return mean, squares / max(micro * (micro - 1), 1)
 
 
 def _mean_loss(output: Tensor, y: Tensor) -> Tensor:

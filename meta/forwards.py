@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from denograd.meta.row_moments import traced_forward
 from denograd.models import FeatureAttention, SoftTree, TabularModel
 from denograd.models._base import HIDDEN
 from denograd.models._sparse import Normalizer, normalized
@@ -49,6 +50,9 @@ def stacked_forward(template: TabularModel) -> Forward | None:
     if type(template) is FeatureAttention:
         heads, normalize = template.heads, template.normalize
         return lambda *inputs: _attention(heads, normalize, *inputs)
+    traced = traced_forward(template)
+    if traced is not None:
+        return lambda *inputs: traced(*inputs)[0]
     return None
 
 

@@ -29,7 +29,7 @@ from denograd.meta.engines import ENGINES, BatchedEngine, Engine, HigherEngine, 
 from denograd.meta.episode import reparametrise
 from denograd.meta.forwards import DEEPEST, stacked_forward
 from denograd.meta.plain import PlainModel
-from denograd.models import FeatureAttention, RuleNet, SoftTree, TabularModel
+from denograd.models import AdditiveNet, FeatureAttention, RuleNet, SoftTree, TabularModel
 
 REFERENCES: list[type[Engine]] = [TorchoptEngine, HigherEngine]
 STEPS = 4
@@ -53,6 +53,11 @@ def soft_tree(features: int, classes: int) -> TabularModel:
 
 def attention(features: int, classes: int) -> TabularModel:
     return FeatureAttention(features, classes, width=4).double()
+
+
+def additive_net(features: int, classes: int) -> TabularModel:
+    """Its noise is measured without copies of the weights where each row counts."""
+    return AdditiveNet(features, classes, width=3).double()
 
 
 def rule_net(features: int, classes: int) -> TabularModel:
@@ -131,7 +136,7 @@ def assert_same(found: TaskGradients, expected: TaskGradients) -> None:
 
 
 @pytest.mark.parametrize("base", BASES)
-@pytest.mark.parametrize("make", [soft_tree, attention, rule_net])
+@pytest.mark.parametrize("make", [soft_tree, attention, additive_net, rule_net])
 @pytest.mark.parametrize(
     ("micro", "estimator", "cuts"),
     [
@@ -370,6 +375,7 @@ def test_plain_model_masks_and_explains() -> None:
         lambda: FeatureAttention(5, 3, width=4, heads=1),
         lambda: FeatureAttention(5, 3, width=6, heads=3),
         lambda: FeatureAttention(5, 3, width=4, heads=2, normalize="entmax"),
+        lambda: AdditiveNet(5, 3, width=4),
     ],
 )
 def test_stacked_forward_equals_the_module_one_task_at_a_time(
@@ -414,6 +420,7 @@ def test_models_without_a_stacked_forward_are_left_to_vmap() -> None:
 
     assert stacked_forward(Other(3, 2)) is None
     assert stacked_forward(SoftTree(3, None)) is None
+    assert stacked_forward(AdditiveNet(3, 2, pairs=[(0, 1)])) is None
     assert stacked_forward(PlainModel(nn.Linear(3, 2), 3, 2)) is None
 
 

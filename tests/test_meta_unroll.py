@@ -176,7 +176,7 @@ def test_what_is_meta_trained_is_what_the_optimizer_runs(model: str) -> None:
 
 
 @pytest.mark.parametrize("units", [False, True])
-@pytest.mark.parametrize("model", [*MODELS, "rule_net"])
+@pytest.mark.parametrize("model", [*MODELS, "additive_net", "rule_net"])
 def test_gradient_and_noise_equal_autograd_one_sample_at_a_time(model: str, units: bool) -> None:
     """The noise of a layer that is left to the base is not asked for, and stays 0."""
     e = episode(model, micro=8)

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from denograd.denoisers import Denoised, Denoiser, State
-from denograd.meta.batched import mean_and_variance
 from denograd.meta.engines._base import Cut, Schedule
 from denograd.meta.engines._single import (
     Leaves,
@@ -38,6 +37,7 @@ from denograd.meta.engines._single import (
 from denograd.meta.engines.batched import EPS_ROOT
 from denograd.meta.episode import Episode
 from denograd.meta.partial import for_denoised_layers
+from denograd.meta.row_moments import mean_and_variance
 
 with warnings.catch_warnings():
     # Its source compares numbers with `is`, of which Python warns when it compiles it.
