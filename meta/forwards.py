@@ -41,6 +41,9 @@ def stacked_forward(template: TabularModel) -> Forward | None:
         >>> torch.allclose(forward(stack, x, *masks)[0], tree(x[0]), atol=1e-6)
         True
     """
+    traced = traced_forward(template)
+    if traced is not None:
+        return lambda *inputs: traced(*inputs)[0]
     if template.n_classes is None:
         return None
     # A subclass may compute something else.
@@ -50,9 +53,6 @@ def stacked_forward(template: TabularModel) -> Forward | None:
     if type(template) is FeatureAttention:
         heads, normalize = template.heads, template.normalize
         return lambda *inputs: _attention(heads, normalize, *inputs)
-    traced = traced_forward(template)
-    if traced is not None:
-        return lambda *inputs: traced(*inputs)[0]
     return None
 
 

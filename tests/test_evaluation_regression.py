@@ -87,7 +87,8 @@ def test_a_run_learns_and_its_row_is_in_the_targets_units() -> None:
     assert result.curve["test_loss"][0] == pytest.approx(first, rel=1e-5)
 
 
-def test_padded_rows_do_not_count_in_the_loss() -> None:
+@pytest.mark.parametrize("name", ["soft_tree", "additive_net"])
+def test_padded_rows_do_not_count_in_the_loss(name: str) -> None:
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
 
@@ -98,7 +99,7 @@ def test_padded_rows_do_not_count_in_the_loss() -> None:
 
     tasks = [task(8, 5), task(6, 9)]
     stack = TaskBatch.stack(tasks)
-    template = make_model("soft_tree", 3, None)
+    template = make_model(name, 3, None)
     model = BatchedModel(template)
     flat = torch.cat([p.detach().flatten() for p in template.parameters()]).repeat(2, 1)
     found = model.loss(flat, stack.x_test, stack.y_test, stack.feature_mask, stack.class_mask)
@@ -108,6 +109,17 @@ def test_padded_rows_do_not_count_in_the_loss() -> None:
         assert float(loss) == pytest.approx(
             float(F.mse_loss(said, torch.from_numpy(each.y_test))), rel=1e-5
         )
+    x, y = stack.x_train[:, :6], stack.y_train[:, :6]
+    mean, noise, _ = model.gradient(flat, x, y, stack, 6, graph=False)
+    for i in range(2):
+        samples = []
+        for row, target in zip(x[i], y[i], strict=True):
+            loss = F.mse_loss(template(row[None])[:, 0], target[None])
+            own = torch.autograd.grad(loss, list(template.parameters()))
+            samples.append(torch.cat([part.flatten() for part in own]))
+        alone = torch.stack(samples)
+        torch.testing.assert_close(mean[i], alone.mean(0), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(noise[i], alone.var(0) / 6, rtol=1e-3, atol=1e-6)
     labels, x = np.array([0, 1] * 4), tasks[0].x_train
     with pytest.raises(ValueError, match="classes and of measured targets do not go into one"):
         TaskBatch.stack([tasks[0], Task("c", x, labels, x, labels, 2)])
