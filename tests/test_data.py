@@ -250,6 +250,7 @@ def csv(tmp_path: Path, text: str, name: str = "t.csv") -> Path:
         ([i + 0.5 for i in range(40)], "looks measured.*task='regression'"),
         (list(range(0, 400, 10)), "looks measured"),
         ([f"n{i}" for i in range(40)], "looks like an identifier"),
+        ([1, 2, 3, 4] * 9 + [7, 7, 7, 9], "class '9' has one row.*--task regression"),
     ],
 )
 def test_targets_that_are_no_classes_are_refused(
@@ -295,6 +296,33 @@ def test_separators_question_marks_and_byte_order_marks(tmp_path: Path, separato
     table = read_table(path)
     assert table.features.columns.tolist() == ["x", "z"]
     assert table.features["z"].isna().tolist() == [True, False, False, True]
+
+
+def test_separators_within_quoted_names_do_not_count(tmp_path: Path) -> None:
+    header = '"radius, mean, mm";"texture, mean, worst, a.u.";"y"'
+    table = read_table(csv(tmp_path, f"{header}\n1;5;a\n2;6;b\n3;7;a\n4;8;b\n"))
+    assert table.features.columns.tolist() == ["radius, mean, mm", "texture, mean, worst, a.u."]
+
+
+def test_decimal_commas_are_numbers_where_the_separator_is_another(tmp_path: Path) -> None:
+    lines = ["x;z;word;y", "1,5;2;1,5 mg;a", "-2,25;3;2 mg;b", ";4;3 mg;a", "1e2;5;4,1 mg;b"]
+    with pytest.warns(TableWarning, match="'x': numbers with a decimal comma"):
+        table = read_table(csv(tmp_path, "\n".join(lines)))
+    assert table.features["x"].dropna().tolist() == [1.5, -2.25, 100]
+    assert table.features["word"].tolist() == ["1,5 mg", "2 mg", "3 mg", "4,1 mg"]
+    with_commas = read_table(csv(tmp_path, 'x,y\n"1,500",a\n"2,500",b\n"3,500",a\n"4,500",b\n'))
+    assert with_commas.features["x"].tolist() == ["1,500", "2,500", "3,500", "4,500"]
+
+
+def test_a_class_may_be_called_none(tmp_path: Path) -> None:
+    rows = "\n".join(f"{i},{'None' if i == 2 else 'low'},{c}" for i, c in enumerate("NsNsN"))
+    path = csv(tmp_path, "x,level,stage\n" + rows.replace("N\n", "None\n") + "one\n9,low,N/A\n")
+    with pytest.warns(TableWarning, match="1 of 6 rows have no label"):
+        table = read_table(path)
+    assert table.classes == ("None", "s")
+    assert table.codes.tolist() == [0, 1, 0, 1, 0]
+    assert table.unlabelled == 1
+    assert table.features["level"].isna().tolist() == [False, False, True, False, False]
 
 
 def test_another_column_may_be_the_target(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from denograd.data.errors import TableError, listing, suggestion
+from denograd.data.errors import TableError, TableWarning, listing, suggestion
 from denograd.data.measured import checked_numbers, quantile_strata
 from denograd.data.splits import Split, check_size, nested_split
 from denograd.data.target import TaskChoice, TaskName, checked_target, task_of
@@ -21,6 +22,15 @@ from denograd.data.target import TaskChoice, TaskName, checked_target, task_of
 SUFFIXES = (".csv", ".parquet")
 """What `read_table` reads. Pickles are never opened: they can run code."""
 
+MISSING = (
+    *("", "?", "NA", "N/A", "n/a", "#N/A", "#N/A N/A", "#NA", "<NA>", "NULL", "null", "None"),
+    *("NaN", "nan", "-NaN", "-nan", "1.#IND", "1.#QNAN", "-1.#IND", "-1.#QNAN"),
+)
+"""What stands for a missing value in a CSV; ``None`` does not in a target, where it may well be
+the name of a class."""
+
+_QUOTED = re.compile(r'"[^"]*"')
+_DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+(,\d+)?(e[+-]?\d+)?\s*", re.I)
 _NOT_DECODABLE = "it is not UTF-8 text; save it as UTF-8 (in Excel: 'CSV UTF-8') and try again"
 
 
@@ -34,6 +44,7 @@ class Table:
         target: ``(rows,)``, class labels or, for regression, numbers; none missing.
         path: of the file that it was read from; None if it was not.
         task: ``classification`` or ``regression``.
+        unlabelled: rows of the file that had no label and were left out.
 
     Example:
         >>> table = Table("toy", pd.DataFrame({"x": [1, 2, 3]}), pd.Series(["no", "yes", "no"]))
@@ -49,6 +60,7 @@ class Table:
     target: pd.Series[Any]
     path: Path | None = None
     task: TaskName = "classification"
+    unlabelled: int = 0
 
     @property
     def classes(self) -> tuple[Any, ...]:
@@ -121,8 +133,9 @@ def read_table(
 ) -> Table:
     """Read a CSV or Parquet file whose rows have a class label or a measured number.
 
-    A CSV's separator may be a comma, a semicolon or a tab; empty cells and ``?`` count
-    as missing. Rows without a label are left out with a `TableWarning`.
+    A CSV's separator may be a comma, a semicolon or a tab; where it is not a comma, numbers
+    may have a decimal comma. `MISSING` says which cells count as missing. Rows without a label
+    are left out with a `TableWarning`.
 
     Args:
         path: a ``.csv`` or ``.parquet`` file.
@@ -140,7 +153,7 @@ def read_table(
             `denograd.data.measured.checked_numbers`).
     """
     path = Path(path)
-    frame = _read_frame(path)
+    frame = _read_frame(path, target)
     if frame.shape[1] < 2:
         raise TableError(
             f"{path}: it has {frame.shape[1]} column(s) ({listing(frame.columns)}); a table needs "
@@ -158,7 +171,8 @@ def read_table(
     check = checked_numbers if found == "regression" else checked_target
     labels = check(frame[column], str(path))
     features = frame.drop(columns=column).loc[labels.index].reset_index(drop=True)
-    return Table(path.stem, features, labels.reset_index(drop=True), path, found)
+    left_out = len(frame) - len(labels)
+    return Table(path.stem, features, labels.reset_index(drop=True), path, found, left_out)
 
 
 def read_tables(
@@ -214,7 +228,7 @@ def _table_files(paths: Sequence[Path]) -> list[Path]:
     return list({file.resolve(): file for file in files}.values())
 
 
-def _read_frame(path: Path) -> pd.DataFrame:
+def _read_frame(path: Path, target: str | None) -> pd.DataFrame:
     if path.is_dir():
         raise TableError(f"{path}: this is a folder; name a file in it")
     if not path.is_file():
@@ -227,7 +241,7 @@ def _read_frame(path: Path) -> pd.DataFrame:
             f"save the table as {' or '.join(SUFFIXES)}"
         )
     try:
-        frame = pd.read_parquet(path) if suffix == ".parquet" else _read_csv(path)
+        frame = pd.read_parquet(path) if suffix == ".parquet" else _read_csv(path, target)
     except UnicodeDecodeError as error:
         raise TableError(f"{path}: {_NOT_DECODABLE}") from error
     except pd.errors.EmptyDataError as error:
@@ -247,21 +261,52 @@ def _read_frame(path: Path) -> pd.DataFrame:
     return frame
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
+def _read_csv(path: Path, target: str | None) -> pd.DataFrame:
     with path.open(encoding="utf-8-sig") as file:
         header = file.readline()
-    separator = max(",;\t", key=header.count)
+    bare = _QUOTED.sub("", header)
+    separator = max(",;\t", key=bare.count)
+
+    def read(**options: Any) -> pd.DataFrame:
+        return pd.read_csv(
+            path,
+            sep=separator,
+            encoding="utf-8-sig",
+            skipinitialspace=True,
+            index_col=False,
+            keep_default_na=False,
+            **options,
+        )
+
     with warnings.catch_warnings():
         # Where rows have more cells than the header, pandas would shift or cut them.
         warnings.simplefilter("error", pd.errors.ParserWarning)
         try:
-            return pd.read_csv(
-                path,
-                sep=separator,
-                encoding="utf-8-sig",
-                na_values=["?"],
-                skipinitialspace=True,
-                index_col=False,
-            )
+            names = read(nrows=0).columns
+            missing = {name: list(MISSING) for name in names}
+            label = names[-1] if target is None else target
+            missing[label] = [cell for cell in MISSING if cell != "None"]
+            frame = read(na_values=missing)
         except pd.errors.ParserWarning:
             raise ValueError("its rows have more cells than its header has names") from None
+    return frame if separator == "," else _with_decimal_points(frame, path)
+
+
+def _with_decimal_points(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Columns of numbers with a decimal comma as numbers."""
+    found = []
+    for name in frame.columns:
+        present = frame[name].dropna()
+        if present.empty or not all(
+            isinstance(cell, str) and _DECIMAL_COMMA.fullmatch(cell) for cell in present
+        ):
+            continue
+        frame[name] = frame[name].str.replace(",", ".").astype(float)
+        found.append(name)
+    if found:
+        warnings.warn(
+            f"{path}: {listing(found)}: numbers with a decimal comma, read as such",
+            TableWarning,
+            stacklevel=4,
+        )
+    return frame

@@ -133,9 +133,13 @@ def checked_target(target: pd.Series[Any], where: str) -> pd.Series[Any]:
     single = sorted(map(str, counts.index[counts == 1]))
     if single:
         some = "class" if len(single) == 1 else "each of the classes"
+        number = (
+            " If it is a measured number, predict it as one: task='regression' (--task regression)."
+        )
         raise TableError(
             f"{column}: {some} {listing(single)} has one row, so it cannot be both trained on "
             "and tested. Remove such rows, or merge them into another class."
+            f"{number if _is_numeric(labels) else ''}"
         )
     return labels
 
