@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -31,6 +32,7 @@ from denograd.data import (
     builtin_table,
     nested_split,
     plan_columns,
+    read_table,
 )
 from denograd.evaluation import (
     METRICS,
@@ -559,3 +561,36 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
         evaluate([builtin_table("iris")], config, tmp_path, jobs=1)
     assert not (tmp_path / "config.json").exists()
     assert len(evaluate([builtin_table("iris")], config, tmp_path, jobs=1).results) == 1
+
+
+def test_the_report_says_what_was_evaluated(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "patient_id": [f"P{i}" for i in range(60)],
+            "age": rng.integers(20, 90, 60),
+            "ward": rng.choice(["A", "B"], 60),
+            "seen": pd.date_range("2020-01-01", periods=60).strftime("%Y-%m-%d"),
+            "outcome": ["ill", "well", "ill", None, "well"] * 12,
+        }
+    )
+    path = tmp_path / "stay.csv"
+    frame.to_csv(path, index=False)
+    with pytest.warns(TableWarning, match="12 of 60 rows have no label"):
+        table = read_table(path)
+    config = EvaluationConfig(
+        models=("soft_tree",), optimizers=("adamw",), sizes=(8, 16), seeds=1, steps=5
+    )
+    with pytest.warns(TableWarning, match="'patient_id' is left out"):
+        done = quiet([table], config, tmp_path / "out")
+    facts = done.summary["data"]["stay"]
+    assert facts["file_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert (facts["rows"], facts["unlabelled"], facts["test_rows"]) == (48, 12, 32)
+    assert facts["test_rows"] == int(done.results["n_test"].iloc[0])
+    assert facts["classes"] == {"ill": 24, "well": 24}
+    kinds = facts["numbers"], facts["categories"], facts["dates"], list(facts["left_out"])
+    assert kinds == (["age"], ["ward"], ["seen"], ["patient_id"])
+    assert done.report is not None
+    page = done.report.read_text()
+    for said in (facts["file_sha256"], "ill (24) and well (24)", "patient_id: 48 distinct values"):
+        assert said in page

@@ -19,6 +19,7 @@ from denograd.data import ColumnPlan, Table, TableError, plan_columns
 from denograd.evaluation.cases import FIT
 from denograd.evaluation.config import EvaluationConfig, EvaluationError
 from denograd.evaluation.curves import plot_curves, plot_ratios
+from denograd.evaluation.described import describe_table
 from denograd.evaluation.html import write_report
 from denograd.evaluation.journal import Journal, Restart, in_use
 from denograd.evaluation.running import check_backend, finish
@@ -155,6 +156,10 @@ def evaluate(
             "finished_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "versions": versions_now,
             "settings": settings,
+            "data": {
+                table.name: describe_table(table, plans[table.name], max(sizes[table.name]))
+                for table in tables
+            },
             "reference": config.reference,
             "cells_finished": len(finished),
             "cells_failed": len(journal.errors),

@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from denograd.evaluation.html import measures, overview, record
+from denograd.evaluation.html import described, measures, overview, record
 from denograd.evaluation.html.parts import Part, Section
 from denograd.evaluation.html.phrases import counted
 from denograd.evaluation.html.words import Verdict, caveats, first_verdicts, verdicts
@@ -113,6 +113,7 @@ def _sections(
     return [
         *(measured if summary["cases"] else []),
         record.failures(summary, errors),
+        *([described.data(summary)] if summary.get("data") else []),
         record.making(summary),
     ]
 

@@ -1,0 +1,69 @@
+"""The chapter on what was evaluated: files, labels, and what became of each column."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from denograd.evaluation.html import parts
+from denograd.evaluation.html.parts import Fold, Grid, Part, Row, Section, Text, Value
+from denograd.evaluation.html.phrases import listing
+
+_OPEN = 3
+"""So many tables are shown without a fold."""
+
+
+def data(summary: Mapping[str, Any]) -> Section:
+    """Each table's rows, target and columns, those that were left out with the reason."""
+    tables = summary.get("data") or {}
+    grids = {name: _grid(name, facts) for name, facts in tables.items()}
+    found: list[Part] = [
+        Text(
+            "What was read, and what became of every column. A gap in a number is filled with the "
+            "median of the training rows and marked by a column of its own."
+        )
+    ]
+    if len(grids) <= _OPEN:
+        found += grids.values()
+    else:
+        found += [Fold(name, [grid]) for name, grid in grids.items()]
+    return Section("data", "What was evaluated", found)
+
+
+def _grid(name: str, facts: Mapping[str, Any]) -> Grid:
+    lines = {
+        "file": facts["file"],
+        "SHA-256 of the file": facts["file_sha256"],
+        "rows": f"{facts['rows']:,}{_unlabelled(facts['unlabelled'])}",
+        "test rows of each seed": f"{facts['test_rows']:,}",
+        "target": _target(facts),
+        "numbers": _columns(facts["numbers"]),
+        "categories": _columns(facts["categories"]),
+        "dates": _columns(facts["dates"]),
+    }
+    for reason in dict.fromkeys(facts["left_out"].values()):
+        names = [column for column, why in facts["left_out"].items() if why == reason]
+        label = "left out" if "left out" not in lines else f"left out ({len(lines)})"
+        lines[label] = f"{listing(names)}: {reason}"
+    rows = [
+        Row(label.split(" (")[0], [Value(text, look="words")])
+        for label, text in lines.items()
+        if text
+    ]
+    return Grid(name, ("what", "value"), rows)
+
+
+def _unlabelled(count: int) -> str:
+    return f", and {count:,} without a label, which were left out" if count else ""
+
+
+def _target(facts: Mapping[str, Any]) -> str:
+    if facts["classes"] is not None:
+        counts = [f"{label} ({count:,})" for label, count in facts["classes"].items()]
+        return f"{facts['target']}: {listing(counts)}"
+    low, middle, high = (parts.number(facts["range"][key]).text for key in ("min", "median", "max"))
+    return f"{facts['target']}: from {low} to {high}, median {middle}"
+
+
+def _columns(names: list[str]) -> str:
+    return f"{len(names)}: {listing(names)}" if names else ""
