@@ -255,6 +255,9 @@ def test_shape_functions_cover_every_kind_of_value() -> None:
 def test_the_picture_has_all_columns_and_pairs() -> None:
     model, _ = additive("y")
     figure = model.plot()
+    assert figure.get_supxlabel() == ""
+    few = model.plot(max_features=1)
+    assert few.get_supxlabel() == f"{len(model.feature_names_in_) - 1} weaker columns not shown"
     titles = [axes.get_title(loc="left") for axes in figure.axes]
     assert {"age", "sex", "ward", "seen", "age & ward", "age & seen"} <= set(titles)
     assert any(title in ("sex & ward", "ward & sex") for title in titles)
@@ -316,3 +319,47 @@ def test_mean_attention_leaves_out_rows_of_padding() -> None:
     assert_allclose(mean.mean(), model.explain(X[:20]).mean())
     assert model.mean_attention(X[20:]).eq(0).all(axis=None)
     assert_allclose(model.mean_attention(X[[3, 25]]).mean(), model.explain(X[3:4]).iloc[0])
+
+
+# Dates written as text, identifiers.
+
+
+@pytest.mark.parametrize("written", ["%Y-%m-%d", "%d.%m.%Y", "%d %b %Y"])
+def test_dates_as_text_are_dates(written: str) -> None:
+    X, y = table()
+    days = pd.Series(pd.date_range("2020-03-01", periods=60, freq="11D")).where(X.index % 7 > 0)
+    as_text = Tree().fit(X.assign(seen=days.dt.strftime(written)), y)
+    as_dates = Tree().fit(X.assign(seen=days), y)
+    assert as_text.encoded_names_ == as_dates.encoded_names_
+    assert "seen_days" in as_text.encoded_names_
+
+    def encoded(model: Any, seen: Any) -> Any:
+        return model._encoded(X.assign(seen=seen))[0]
+
+    later = days + pd.Timedelta(days=500)
+    expected = encoded(as_dates, later)
+    assert_array_equal(encoded(as_text, later.dt.strftime(written)), expected)
+    assert_array_equal(encoded(as_text, later), expected)
+    gaps = encoded(as_dates, later.where(X.index > 5))
+    unknown = later.dt.strftime(written).where(X.index > 5, "unknown")
+    assert_array_equal(encoded(as_text, unknown), gaps)
+    with pytest.raises(ValueError, match=r"'seen' held dates in training.*now holds 'soon'"):
+        as_text.predict(X.assign(seen="soon"))
+
+
+def test_dates_that_can_be_read_in_two_ways_are_told() -> None:
+    X, y = table()
+    with pytest.warns(UserWarning, match="'seen': day and month cannot be told apart"):
+        Tree().fit(X.assign(seen=["03/04/2021", "05/06/2021", "01/02/2022"] * 20), y)
+
+
+def test_identifiers_are_warned_of_and_unknown_later() -> None:
+    X, y = table()
+    named = X.assign(patient=[f"P{i}" for i in range(60)])
+    with pytest.warns(UserWarning, match="'patient' has 60 distinct texts in 60 rows"):
+        model = Tree().fit(named, y)
+    new = named.assign(patient=[f"Q{i}" for i in range(60)])
+    assert_array_equal(model.predict(new), model.predict(new.assign(patient="R")))
+    # Few wards that all are unknown look like wards written in another way.
+    with pytest.raises(ValueError, match="'ward' holds 'E', 'N', none of which"):
+        model.predict(new.assign(ward=["E", "N"] * 30))

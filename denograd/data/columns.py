@@ -91,7 +91,7 @@ def plan_columns(table: Table) -> ColumnPlan:
                     f"{table.name}: column {name!r}: day and month cannot be told apart; "
                     f"read as {guess.format}"
                 )
-        elif (reason := _unusable_text(name, values)) is not None:
+        elif (reason := unusable_text(values)) is not None:
             dropped[name] = reason
         else:
             category.append(name)
@@ -145,8 +145,15 @@ def _useless(name: str, values: pd.Series[Any]) -> str | None:
     return None
 
 
-def _unusable_text(name: str, values: pd.Series[Any]) -> str | None:
-    """Why a column of text cannot be a category, or None."""
+def unusable_text(values: pd.Series[Any]) -> str | None:
+    """Why a column of text cannot be a category, or None.
+
+    Example:
+        >>> unusable_text(pd.Series([f"P{i}" for i in range(40)]))
+        '40 distinct texts in 40 rows, an identifier or free text; make categories of it'
+        >>> unusable_text(pd.Series(["ill", "well"] * 20)) is None
+        True
+    """
     present = values.dropna().astype(str)
     distinct = present.nunique()
     if distinct <= min(_FEW_TEXTS, max(len(present) // 2, 2)) or distinct <= len(present) / 2:

@@ -268,7 +268,7 @@ def _read_csv(path: Path, target: str | None) -> pd.DataFrame:
     separator = max(",;\t", key=bare.count)
 
     def read(**options: Any) -> pd.DataFrame:
-        return pd.read_csv(
+        frame: pd.DataFrame = pd.read_csv(
             path,
             sep=separator,
             encoding="utf-8-sig",
@@ -277,6 +277,7 @@ def _read_csv(path: Path, target: str | None) -> pd.DataFrame:
             keep_default_na=False,
             **options,
         )
+        return frame
 
     with warnings.catch_warnings():
         # Where rows have more cells than the header, pandas would shift or cut them.

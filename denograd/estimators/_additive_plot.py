@@ -63,7 +63,11 @@ class ShapeDrawing:
         self._curve, self._surface = curve, surface
 
     def draw(
-        self, figure: Figure | SubFigure | None, columns: Sequence[int], pairs: Sequence[int]
+        self,
+        figure: Figure | SubFigure | None,
+        columns: Sequence[int],
+        pairs: Sequence[int],
+        hidden: int = 0,
     ) -> Figure | SubFigure:
         """Draw some columns and then some pairs, by number, in this order.
 
@@ -71,6 +75,7 @@ class ShapeDrawing:
             figure: to draw on; None for a new one.
             columns: numbers of columns.
             pairs: numbers of pairs.
+            hidden: how many columns there are besides; a line at the foot says so.
         """
         panels = len(columns) + len(pairs)
         across = min(3, panels)
@@ -93,6 +98,9 @@ class ShapeDrawing:
             axes.set_axis_off()
         for axes in grid[: len(columns) : across]:
             axes.set_ylabel(self._effect(), fontsize=plots.FONT - 1)
+        if hidden:
+            note = f"{hidden} weaker column{'s' * (hidden > 1)} not shown"
+            figure.supxlabel(note, fontsize=plots.FONT - 1, color=plots.INK)
         self._legend(figure)
         return figure
 

@@ -41,17 +41,18 @@ _TORCH_RANDOM = threading.RLock()
 class DenoGradEstimator(BaseEstimator, ABC):  # type: ignore[misc]
     """An interpretable model with scikit-learn's interface, trained with DenoGrad.
 
-    ``X`` is an array of numbers or a DataFrame. A DataFrame may hold numbers, booleans,
-    text, categories and dates: categories become 0/1 features (one for two categories), a
-    category that training did not see counts as none of the known ones (or as one of the rare
-    ones, which share a feature); in a column of two it counts as half-way between them. The
-    category 1 is the same as a whole number, another kind of number, or a boolean. NaN is a
-    missing value: a number gets the median of the training rows and, if training rows lacked
-    it too, an indicator; a category becomes one of its own, or one that training did not see.
-    If several categories come in a column and none of them is known, or they are numbers where
-    training had text, that is an error. Infinities are refused, and so are columns of numbers
-    above 1e100, or all below 1e-100. Columns that are constant in the training rows are not
-    used.
+    ``X`` is an array of numbers or a DataFrame. A DataFrame may hold numbers, booleans, text,
+    categories and dates (as text, too, if nearly all of a column can be read in one format):
+    categories become 0/1 features (one for two categories), a category that training did not
+    see counts as none of the known ones (or as one of the rare ones, which share a feature); in
+    a column of two it counts as half-way between them. The category 1 is the same as a whole
+    number, another kind of number, or a boolean. NaN is a missing value: a number gets the
+    median of the training rows and, if training rows lacked it too, an indicator; a category
+    becomes one of its own, or one that training did not see. If several categories come in a
+    column and none of them is known, or they are numbers where training had text, that is an
+    error; text that differs from row to row, like an identifier, is warned of, and unknown
+    later. Infinities are refused, and so are columns of numbers above 1e100, or all below
+    1e-100. Columns that are constant in the training rows are not used.
     Everything is standardised and cut off at 8 deviations; see `denograd.data.Encoder`.
 
     ``sample_weight``: weights that are whole numbers count rows, so a weight of 2 is

@@ -1,8 +1,8 @@
 """From what scikit-learn's users pass as ``X`` to the numbers a model sees.
 
 The encoding itself is `denograd.data.Encoder`'s. What is added here is what an estimator
-needs around it: arrays as well as DataFrames, the kind of each column from its type alone
-(nothing is left out because it looks like an identifier), and the way back from encoded
+needs around it: arrays as well as DataFrames, the kind of each column (nothing is left out
+because it looks like an identifier, but one is warned of), and the way back from encoded
 features to the columns of ``X`` and to their own units.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import numbers
 import re
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
@@ -19,7 +20,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from torch import Tensor
 
-from denograd.data.columns import ColumnPlan
+from denograd.data.columns import ColumnPlan, unusable_text
+from denograd.data.dates import guess_date_format
 from denograd.data.encoder import CLIP, Encoder
 from denograd.data.errors import listing
 
@@ -27,6 +29,8 @@ _BOOLEAN = (bool, np.bool_)
 _MISSING = "(missing)"
 _NUMBER = re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?|True|False")
 _LARGEST = 1e100
+_FEW_ROWS = 20
+"""With fewer rows, texts that all differ may well be categories."""
 _INTERNAL = re.compile(r"f(\d+)(.*)", re.DOTALL)
 
 
@@ -63,7 +67,8 @@ class TableEncoder:
         columns: names of its columns.
 
     Attributes:
-        kinds: ``number``, ``category`` or ``date``, for each column.
+        kinds: ``number``, ``category`` or ``date``, for each column. Text that
+            `denograd.data.dates.guess_date_format` can read is a date.
         categories: for each column of categories, by its number, what each is called and how
             ``X`` has it (None: missing).
         origins: for each column of dates, by its number, the day that days count from.
@@ -84,6 +89,17 @@ class TableEncoder:
     def __init__(self, frame: pd.DataFrame, columns: Sequence[str]) -> None:
         self.columns = list(columns)
         self.kinds = [_kind(frame[name], self.columns[i]) for i, name in enumerate(frame.columns)]
+        self._formats = {
+            place: _date_format(frame.iloc[:, place], self.columns[place])
+            for place, kind in enumerate(self.kinds)
+            if kind == "date" and not pd.api.types.is_datetime64_any_dtype(frame.iloc[:, place])
+        }
+        #: columns of text that differs from row to row, where it is no wonder if nothing is known
+        self._identifiers = {
+            place
+            for place, kind in enumerate(self.kinds)
+            if kind == "category" and _warned_of(frame.iloc[:, place], self.columns[place])
+        }
         self._booleans = {
             i: _only_booleans(frame.iloc[:, i])
             for i, kind in enumerate(self.kinds)
@@ -169,8 +185,10 @@ class TableEncoder:
                 ready[name] = _numbers(values, column)
             elif kind == "category":
                 ready[name] = _texts(values, self._booleans[place])
-                if place in self._known:
+                if place in self._known and place not in self._identifiers:
                     _check_known(values, ready[name], self._known[place], column)
+            elif place in self._formats:
+                ready[name] = _dates(values, self._formats[place], column)
             elif kind == "date" and not pd.api.types.is_datetime64_any_dtype(values):
                 raise ValueError(
                     f"column {column!r} held dates in training and now holds {values.dtype}; "
@@ -188,7 +206,7 @@ def as_frame(values: pd.DataFrame | NDArray[Any]) -> pd.DataFrame:
 
 
 def _kind(values: pd.Series[Any], column: str) -> str:
-    """``number``, ``category`` or ``date``, from a column's type."""
+    """``number``, ``category`` or ``date``, from a column's type, and of text from its values."""
     dtype = values.dtype
     if pd.api.types.is_datetime64_any_dtype(dtype):
         return "date"
@@ -209,10 +227,56 @@ def _kind(values: pd.Series[Any], column: str) -> str:
                 f"column {column!r} holds values of type {type(strange[0]).__name__}; give "
                 "numbers, text, booleans, categories or dates"
             )
-        return "category"
+        texts = all(isinstance(v, str) for v in present)
+        return "date" if texts and guess_date_format(present) is not None else "category"
     raise ValueError(
         f"column {column!r} has type {dtype}; give numbers, text, booleans, categories or dates"
     )
+
+
+def _date_format(values: pd.Series[Any], column: str) -> str:
+    """How the dates of a column of text are read."""
+    guess = guess_date_format(values)
+    assert guess is not None
+    if guess.ambiguous:
+        warnings.warn(
+            f"X: column {column!r}: day and month cannot be told apart; read as {guess.format}. "
+            "Convert it with pandas.to_datetime if that is wrong",
+            UserWarning,
+            stacklevel=2,
+        )
+    return guess.format
+
+
+def _dates(values: pd.Series[Any], date_format: str, column: str) -> pd.Series[Any]:
+    """Text as dates, what cannot be read as gaps; dates stay as they are."""
+    if pd.api.types.is_datetime64_any_dtype(values):
+        return values
+    texts = values.astype("string").str.strip()
+    found = pd.to_datetime(texts, format=date_format, errors="coerce", utc=True)
+    if texts.notna().any() and found.isna().all():
+        raise ValueError(
+            f"X: column {column!r} held dates in training, written as {date_format}, and now "
+            f"holds {listing(texts.dropna().unique(), limit=3)}; write them in the same way, or "
+            "convert both with pandas.to_datetime"
+        )
+    return found
+
+
+def _warned_of(values: pd.Series[Any], column: str) -> bool:
+    """Whether a column of categories looks like an identifier or free text; warns if so."""
+    if isinstance(values.dtype, pd.CategoricalDtype) or len(values) < _FEW_ROWS:
+        return False
+    reason = unusable_text(values)
+    if reason is None:
+        return False
+    warnings.warn(
+        f"X: column {column!r} has {reason}. What it says of the training rows it cannot say of "
+        "others: leave it out of X",
+        UserWarning,
+        stacklevel=2,
+    )
+    return True
 
 
 def _numbers(values: pd.Series[Any], column: str) -> pd.Series[Any]:

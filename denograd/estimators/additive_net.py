@@ -255,7 +255,8 @@ class _AdditiveNet(DenoGradEstimator):
         Args:
             X: rows for the grey histogram; None for the training rows.
             figure: to draw on; None for a new one.
-            max_features: panels for columns; those of all pairs come after them.
+            max_features: panels for columns; those of all pairs come after them, and a line
+                says how many columns are not shown.
 
         Returns:
             the figure.
@@ -272,7 +273,8 @@ class _AdditiveNet(DenoGradEstimator):
         drawing = ShapeDrawing(
             self._encoder, self._class_names(), densities, self._curve, self._surface
         )
-        return drawing.draw(figure, order[:max_features], pairs)
+        shown = order[:max_features]
+        return drawing.draw(figure, shown, pairs, hidden=len(order) - len(shown))
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
