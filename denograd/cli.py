@@ -67,6 +67,7 @@ def _main(
     cls=ManyValues,
     epilog=examples(
         "denograd evaluate --data patients.csv --target outcome --out results",
+        "denograd evaluate --data visits.csv --target outcome --group patient_id --out results",
         "denograd evaluate --data a.csv b.parquet --sizes 32,64 --seeds 10 --out results",
         "denograd evaluate --builtin wine iris --models soft_tree --out results",
         "denograd evaluate --data a.csv --optimizers adamw,denograd:mine.safetensors --out new",
@@ -94,6 +95,14 @@ def evaluate(
         str,
         typer.Option(help="classification, regression, or auto: what the target looks like."),
     ] = "auto",
+    group: Annotated[
+        str | None,
+        typer.Option(
+            help="Column that tells which rows belong together (a patient's number): they are "
+            "never split between training and test. Tuning by cross-validation (adamw_cv, models "
+            "outside torch) does not know of it."
+        ),
+    ] = None,
     models: Annotated[
         str, typer.Option(help=f"Models, with commas between: {_MODELS}.")
     ] = "soft_tree,attention",
@@ -154,6 +163,8 @@ def evaluate(
             raise UsageError("give either --data FILE... or --builtin NAME..., and not both")
         if builtin and target is not None:
             raise UsageError("--target is for --data; the built-in tables have their own target")
+        if builtin and group is not None:
+            raise UsageError("--group is for --data; no row of a built-in table belongs to another")
         config = EvaluationConfig(
             tuple(_names(models)),
             tuple(_names(optimizers)),
@@ -165,7 +176,7 @@ def evaluate(
             context,
         )
         if data:
-            tables, optional = _read(data, target, task)
+            tables, optional = _read(data, target, task, group)
         else:
             tables, optional = [builtin_table(name) for name in builtin or []], set()
         _evaluate(tables, config, out, jobs, backend, restart, optional)
@@ -385,14 +396,16 @@ def _say(line: str) -> None:
     OUTPUT.print(line, markup=False, soft_wrap=True)
 
 
-def _read(paths: list[Path], target: str | None, task: str) -> tuple[list[Table], set[str]]:
+def _read(
+    paths: list[Path], target: str | None, task: str, group: str | None
+) -> tuple[list[Table], set[str]]:
     """Tables of files and folders, and names of those that came from a folder.
 
     Only a folder's files may be unreadable, or of no use.
     """
     from denograd.data import TableError, check_task, read_tables
 
-    tables, errors = read_tables(paths, target, check_task(task))
+    tables, errors = read_tables(paths, target, check_task(task), group)
     # The same file may be named and lie in a named folder, under two spellings.
     named = {path.resolve() for path in paths}
     for path, message in errors.items():

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.neighbors import KNeighborsClassifier
 
 from denograd.data import (
     BUILTIN_NAMES,
@@ -21,6 +22,7 @@ from denograd.data import (
     TableWarning,
     builtin_table,
     check_size,
+    grouped_split,
     largest_size,
     nested_split,
     plan_columns,
@@ -444,3 +446,63 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
         check_size("iris", codes, 128)
     with pytest.raises(TableError, match="smaller than its 3 classes"):
         check_size("iris", codes, 2)
+
+
+@settings(max_examples=60)
+@given(st.integers(2, 4), st.integers(30, 60), st.integers(1, 4), st.integers(0, 1000))
+def test_groups_are_never_trained_on_and_tested(
+    classes: int, count: int, most: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    groups = rng.permutation(np.repeat(np.arange(count), rng.integers(1, most + 1, count)))
+    codes = (groups % classes).astype(np.int64)
+    sizes = [size for size in (8, 16) if len(codes) - size - most >= 20]
+    if not sizes:
+        return
+    split = grouped_split("t", codes, groups, sizes, seed)
+    again = grouped_split("t", codes, groups, sizes, seed)
+    np.testing.assert_array_equal(split.test, again.test)
+    before: set[int] = set()
+    for size in sizes:
+        rows = split.train[size]
+        assert len(rows) == len(set(rows.tolist())) == size
+        assert before <= set(rows.tolist())
+        before = set(rows.tolist())
+        assert len(np.unique(codes[rows])) == classes
+    assert not set(groups[split.test]) & set(groups[rows])
+    assert len(np.unique(codes[split.test])) == classes
+    # At most one group is cut in two, and only its rest is neither trained on nor tested.
+    unused = np.setdiff1d(np.arange(len(codes)), [*rows, *split.test])
+    assert len(set(groups[unused])) <= 1
+
+
+def test_visits_of_a_patient_do_not_give_the_label_away(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    patient = np.repeat(np.arange(60), 3)
+    x = rng.normal(size=(60, 4))[patient] + 0.01 * rng.normal(size=(180, 4))
+    frame = pd.DataFrame(x, columns=list("abcd")).assign(
+        patient_id=patient, outcome=rng.permutation(np.arange(60) % 2)[patient]
+    )
+    path = tmp_path / "visits.csv"
+    frame.to_csv(path, index=False)
+    shares = {}
+    for group in (None, "patient_id"):
+        table = read_table(path, "outcome", group=group)
+        split = table.split([40, 80], seed=0)
+        nearest = KNeighborsClassifier(1).fit(x[split.train[80]], table.codes[split.train[80]])
+        shares[group] = nearest.score(x[split.test], table.codes[split.test])
+    assert shares[None] > 0.75
+    assert shares["patient_id"] < 0.7
+    assert "patient_id" not in table.features
+    with pytest.warns(TableWarning, match="'patient_id' has a name like an identifier's, and 60"):
+        plan_columns(read_table(path, "outcome"))
+    assert not quiet_plan(table).dropped
+    with pytest.raises(TableError, match=r"size 140 leaves \d+ rows of other groups"):
+        grouped_split("t", table.codes[:150], patient[:150], [140], seed=0)
+    with pytest.raises(TableError, match=r"no column 'patient'.*Did you mean 'patient_id'\?"):
+        read_table(path, "outcome", group="patient")
+    with pytest.raises(TableError, match="is the target, so it cannot be the group"):
+        read_table(path, "outcome", group="outcome")
+    frame.assign(patient_id=frame["patient_id"].where(frame.index > 1)).to_csv(path, index=False)
+    with pytest.raises(TableError, match="2 of 180 rows have no 'patient_id'"):
+        read_table(path, "outcome", group="patient_id")

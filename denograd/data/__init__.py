@@ -15,6 +15,7 @@ from denograd.data.builtin import BUILTIN_NAMES, builtin_table
 from denograd.data.columns import ColumnPlan, plan_columns
 from denograd.data.encoder import Encoder
 from denograd.data.errors import TableError, TableWarning
+from denograd.data.groups import grouped_split
 from denograd.data.measured import TargetScale, quantile_strata
 from denograd.data.splits import Split, check_size, largest_size, nested_split
 from denograd.data.table import Table, read_table, read_tables
@@ -35,6 +36,7 @@ __all__ = [
     "builtin_table",
     "check_size",
     "check_task",
+    "grouped_split",
     "largest_size",
     "nested_split",
     "plan_columns",

@@ -102,6 +102,16 @@ def plan_columns(table: Table) -> ColumnPlan:
             f"{table.name}: column{'s' * several} {listing(names)} "
             f"{'are' if several else 'is'} left out: {reason}"
         )
+    if table.groups is None:
+        for name in (name for name in (*numeric, *category) if _named_id(name)):
+            distinct = table.features[name].nunique()
+            if distinct > len(table) / 10:
+                _warn(
+                    f"{table.name}: column {name!r} has a name like an identifier's, and "
+                    f"{distinct} distinct values in {len(table)} rows. If rows of one belong "
+                    f"together, say so (group={name!r}, --group), or they stand on both sides of a "
+                    "test"
+                )
     if not (numeric or category or date):
         raise TableError(
             f"{table.name}: no column can be learned from; all {len(dropped)} are left out "
@@ -120,6 +130,10 @@ def _is_number(values: pd.Series[Any]) -> bool:
     return kind in "iuf" and not isinstance(values.dtype, pd.CategoricalDtype)
 
 
+def _named_id(name: str) -> bool:
+    return bool(_ID_NAME.search(name) or _CAMEL_ID.search(name))
+
+
 def _useless(name: str, values: pd.Series[Any]) -> str | None:
     """Why a column says nothing about a row, or None."""
     present = values.dropna()
@@ -135,12 +149,11 @@ def _useless(name: str, values: pd.Series[Any]) -> str | None:
     if distinct == 1 and len(present) == len(values):
         return "the same value in every row"
     whole = _is_number(values) and bool((present % 1 == 0).all())
-    named_id = bool(_ID_NAME.search(name) or _CAMEL_ID.search(name))
     if whole and distinct == len(present) and len(present) > 3:
         counts_up = int(present.max() - present.min()) == len(present) - 1
         if counts_up:
             return "whole numbers that count the rows, an identifier"
-    if named_id and (whole or not _is_number(values)) and distinct > len(present) / 2:
+    if _named_id(name) and (whole or not _is_number(values)) and distinct > len(present) / 2:
         return f"{distinct} distinct values and a name like an identifier's"
     return None
 

@@ -13,7 +13,8 @@ from denograd.data.errors import TableError
 MAX_TEST_ROWS = 2000
 """A test set has at most so many rows."""
 
-_LEAST_TEST_ROWS = 20
+LEAST_TEST_ROWS = 20
+"""And at least so many."""
 _LEAST_TEST_SHARE = 0.2
 
 
@@ -37,7 +38,7 @@ def largest_size(rows: int) -> int:
         >>> largest_size(178), largest_size(50)
         (142, 30)
     """
-    return rows - max(_LEAST_TEST_ROWS, int(np.ceil(_LEAST_TEST_SHARE * rows)))
+    return rows - max(LEAST_TEST_ROWS, int(np.ceil(_LEAST_TEST_SHARE * rows)))
 
 
 def check_size(name: str, codes: NDArray[np.int64], size: int, groups: str = "classes") -> None:
@@ -62,7 +63,7 @@ def check_size(name: str, codes: NDArray[np.int64], size: int, groups: str = "cl
     if size > largest:
         remedy = f"use a size of at most {largest}" if largest >= classes else "give more rows"
         raise TableError(
-            f"{name}: size {size} leaves fewer than {_LEAST_TEST_ROWS} rows or "
+            f"{name}: size {size} leaves fewer than {LEAST_TEST_ROWS} rows or "
             f"{_LEAST_TEST_SHARE:.0%} of its {len(codes)} rows to test on; {remedy}"
         )
 
@@ -101,7 +102,20 @@ def nested_split(
     """
     for size in sizes:
         check_size("table", codes, size)
-    rng = np.random.default_rng(seed)
+    order = stratified_order(codes, np.random.default_rng(seed))
+    test = order[max(sizes) :][-max_test:]
+    return Split({size: order[:size] for size in sorted(set(sizes))}, test)
+
+
+def stratified_order(codes: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """An order of rows in which every stretch holds the classes in their shares.
+
+    It begins and ends with a row of each class.
+
+    Args:
+        codes: ``(rows,)``, class of each row.
+        rng: of the draw.
+    """
     place = np.empty(len(codes))
     for code in np.unique(codes):
         rows = rng.permutation(np.flatnonzero(codes == code))
@@ -110,6 +124,4 @@ def nested_split(
         place[rows[0]] = -rng.random()
         if len(rows) > 1:
             place[rows[-1]] = 1 + rng.random()
-    order = np.argsort(place, kind="stable").astype(np.int64)
-    test = order[max(sizes) :][-max_test:]
-    return Split({size: order[:size] for size in sorted(set(sizes))}, test)
+    return np.argsort(place, kind="stable").astype(np.int64)

@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from denograd.data.errors import TableError, TableWarning, listing, suggestion
+from denograd.data.groups import grouped_split
 from denograd.data.measured import checked_numbers, quantile_strata
 from denograd.data.splits import Split, check_size, nested_split
 from denograd.data.target import TaskChoice, TaskName, checked_target, task_of
@@ -45,6 +46,8 @@ class Table:
         path: of the file that it was read from; None if it was not.
         task: ``classification`` or ``regression``.
         unlabelled: rows of the file that had no label and were left out.
+        groups: ``(rows,)``, what tells which rows belong together, such as patients with
+            several visits; None if each row stands for itself.
 
     Example:
         >>> table = Table("toy", pd.DataFrame({"x": [1, 2, 3]}), pd.Series(["no", "yes", "no"]))
@@ -61,6 +64,7 @@ class Table:
     path: Path | None = None
     task: TaskName = "classification"
     unlabelled: int = 0
+    groups: pd.Series[Any] | None = None
 
     @property
     def classes(self) -> tuple[Any, ...]:
@@ -97,11 +101,13 @@ class Table:
         """Raise a `TableError` if the table cannot lend so many training rows."""
         groups = "classes" if self.task == "classification" else "groups of near target values"
         check_size(self.name, self.strata, size, groups)
+        if self.groups is not None:
+            grouped_split(self.name, self.strata, pd.factorize(self.groups)[0], [size], seed=0)
 
     def split(self, sizes: Sequence[int], seed: int) -> Split:
         """Nested, stratified training subsets and the test set of a seed.
 
-        See `denograd.data.nested_split`.
+        See `denograd.data.nested_split`, and `denograd.data.grouped_split` for groups.
 
         Example:
             >>> numbers = pd.Series(range(60), dtype=float)
@@ -112,7 +118,10 @@ class Table:
         """
         for size in sizes:
             self.check_size(size)
-        return nested_split(self.strata, sizes, seed)
+        if self.groups is None:
+            return nested_split(self.strata, sizes, seed)
+        groups = pd.factorize(self.groups)[0]
+        return grouped_split(self.name, self.strata, groups, sizes, seed)
 
     @cached_property
     def _factorized(self) -> tuple[NDArray[np.int64], list[Any]]:
@@ -129,7 +138,10 @@ class Table:
 
 
 def read_table(
-    path: str | Path, target: str | None = None, task: TaskChoice = "classification"
+    path: str | Path,
+    target: str | None = None,
+    task: TaskChoice = "classification",
+    group: str | None = None,
 ) -> Table:
     """Read a CSV or Parquet file whose rows have a class label or a measured number.
 
@@ -142,14 +154,16 @@ def read_table(
         target: name of the label's column; default: the last.
         task: ``classification``, ``regression``, or ``auto`` for what the target looks
             like; see `denograd.data.task_of`.
+        group: name of a column that tells which rows belong together, such as a patient's
+            number; they are never split between training and test, and the column is no feature.
 
     Returns:
         the table, named after the file.
 
     Raises:
-        TableError: the file is missing, of another kind or unreadable, the target is not
-            a column of it, or the target's values are not class labels (see
-            `denograd.data.target.checked_target`) or numbers (see
+        TableError: the file is missing, of another kind or unreadable, the target or the group
+            is not a column of it, a row has no group, or the target's values are not class
+            labels (see `denograd.data.target.checked_target`) or numbers (see
             `denograd.data.measured.checked_numbers`).
     """
     path = Path(path)
@@ -170,15 +184,37 @@ def read_table(
     found = task_of(frame[column], task, str(path))
     check = checked_numbers if found == "regression" else checked_target
     labels = check(frame[column], str(path))
-    features = frame.drop(columns=column).loc[labels.index].reset_index(drop=True)
+    groups = None
+    if group is not None:
+        groups = _groups(frame, group, column, path).loc[labels.index].reset_index(drop=True)
+    unused = [column] if group is None else [column, group]
+    features = frame.drop(columns=unused).loc[labels.index].reset_index(drop=True)
     left_out = len(frame) - len(labels)
-    return Table(path.stem, features, labels.reset_index(drop=True), path, found, left_out)
+    return Table(path.stem, features, labels.reset_index(drop=True), path, found, left_out, groups)
+
+
+def _groups(frame: pd.DataFrame, group: str, target: str, path: Path) -> pd.Series[Any]:
+    if group not in frame.columns:
+        raise TableError(
+            f"{path}: no column {group!r} for the group.{suggestion(group, frame.columns)} "
+            f"Its columns are {listing(frame.columns)}."
+        )
+    if group == target:
+        raise TableError(f"{path}: column {group!r} is the target, so it cannot be the group")
+    missing = int(frame[group].isna().sum())
+    if missing:
+        raise TableError(
+            f"{path}: {missing} of {len(frame)} rows have no {group!r}, so it is not known what "
+            "they belong to; fill the gaps, each with a value of its own if it stands for itself"
+        )
+    return frame[group]
 
 
 def read_tables(
     paths: Sequence[str | Path],
     target: str | None = None,
     task: TaskChoice = "classification",
+    group: str | None = None,
 ) -> tuple[list[Table], dict[str, str]]:
     """Read files, and every CSV and Parquet file of folders.
 
@@ -188,6 +224,7 @@ def read_tables(
         paths: files or folders.
         target: name of the label's column in each; default: the last.
         task: see `read_table`; ``auto`` decides for each file by itself.
+        group: see `read_table`.
 
     Returns:
         the tables in order, those of one name told apart by ``-2``, ``-3`` and so on,
@@ -203,7 +240,7 @@ def read_tables(
     taken: dict[str, int] = {}
     for path in _table_files([Path(p) for p in paths]):
         try:
-            table = read_table(path, target, task)
+            table = read_table(path, target, task, group)
         except TableError as error:
             errors[str(path)] = str(error)
             continue

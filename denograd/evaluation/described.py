@@ -23,7 +23,7 @@ def describe_table(table: Table, plan: ColumnPlan, largest: int) -> dict[str, An
         no file); ``rows`` with a label and rows that were ``unlabelled``; ``test_rows`` of a
         seed; the ``target``'s name, with rows by ``classes`` or, for regression, its ``range``;
         names of columns by kind (``numbers``, ``categories``, ``dates``), and those that are
-        ``left_out`` with the reason.
+        ``left_out`` with the reason; the ``group``, its name and how many there are, or None.
 
     Example:
         >>> from denograd.data import builtin_table, plan_columns
@@ -39,7 +39,7 @@ def describe_table(table: Table, plan: ColumnPlan, largest: int) -> dict[str, An
     else:
         ends = (("min", np.min), ("median", np.median), ("max", np.max))
         spread = {name: float(of(table.y)) for name, of in ends}
-    path = table.path
+    path, groups = table.path, table.groups
     return {
         "file": None if path is None else path.name,
         "file_sha256": None if path is None else hashlib.sha256(path.read_bytes()).hexdigest(),
@@ -53,4 +53,5 @@ def describe_table(table: Table, plan: ColumnPlan, largest: int) -> dict[str, An
         "categories": list(plan.category),
         "dates": list(plan.date),
         "left_out": dict(plan.dropped),
+        "group": None if groups is None else {"name": groups.name, "groups": groups.nunique()},
     }

@@ -244,7 +244,10 @@ def _settings(tables: Sequence[Table], config: EvaluationConfig) -> dict[str, An
 
 
 def _fingerprint(table: Table) -> str:
-    text = table.features.assign(**{"": table.target}).to_csv(index=False)
+    frame = table.features.assign(**{"": table.target})
+    if table.groups is not None:
+        frame[" "] = table.groups
+    text = frame.to_csv(index=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -37,6 +37,7 @@ def _grid(name: str, facts: Mapping[str, Any]) -> Grid:
         "rows": f"{facts['rows']:,}{_unlabelled(facts['unlabelled'])}",
         "test rows of each seed": f"{facts['test_rows']:,}",
         "target": _target(facts),
+        "rows that belong together": _group(facts["group"]),
         "numbers": _columns(facts["numbers"]),
         "categories": _columns(facts["categories"]),
         "dates": _columns(facts["dates"]),
@@ -51,6 +52,12 @@ def _grid(name: str, facts: Mapping[str, Any]) -> Grid:
         if text
     ]
     return Grid(name, ("what", "value"), rows)
+
+
+def _group(group: Mapping[str, Any] | None) -> str:
+    if group is None:
+        return "none; each row stands for itself"
+    return f"those of one {group['name']} ({group['groups']:,}); never both trained on and tested"
 
 
 def _unlabelled(count: int) -> str:
