@@ -41,12 +41,15 @@ def holds(condition: str, table: pd.DataFrame) -> NDArray[np.bool_]:
     return RELATIONS[relation](total, float(right))
 
 
-def read(text: str, table: pd.DataFrame, classes: list[str] | None) -> NDArray[Any]:
-    """What a text predicts: sums of what its lines add, the largest is the class."""
+DAYS, GAPS = " counts the days since ", "where a value is missing, this stands for it: "
+
+
+def added(text: str, table: pd.DataFrame, classes: list[str] | None) -> NDArray[np.float64]:
+    """Sums of what the lines of a text add."""
     scores = np.zeros((len(table), len(classes or [0])))
     lines = text.splitlines()
     assert lines[0].startswith("fidelity ")
-    for line in (line for line in lines[1:] if " counts the days since " not in line):
+    for line in (line for line in lines[1:] if DAYS not in line and GAPS not in line):
         premise, verb, said = re.fullmatch(
             r"(.+?) (ADD|THEN) (.+) \[\S+ % of rows\]", line
         ).groups()  # type: ignore[union-attr]
@@ -60,6 +63,12 @@ def read(text: str, table: pd.DataFrame, classes: list[str] | None) -> NDArray[A
             assert [part.rpartition(" ")[0] for part in parts] == classes
         scores[held] += [float(part.split()[-1]) for part in parts]
         assert verb in ("ADD", "THEN")
+    return scores
+
+
+def read(text: str, table: pd.DataFrame, classes: list[str] | None) -> NDArray[Any]:
+    """What a text predicts: sums of what its lines add, the largest is the class."""
+    scores = added(text, table, classes)
     if classes is None:
         return scores[:, 0]
     return np.array(classes)[np.round(scores, 9).argmax(1)]
@@ -171,6 +180,81 @@ def test_rules_run_on_encoded_rows(kind: Any) -> None:
     assert_array_equal(read(model.to_text(), encoded, ["False", "True"]) == "True", said)
     if kind is RuleNetClassifier:
         assert_array_equal(said, model.predict(new))
+
+
+def by_its_words(text: str, X: pd.DataFrame) -> pd.DataFrame:
+    """Rows as someone has them who knows nothing but the text, with a column for each feature."""
+    notes = [line for line in text.splitlines() if GAPS in line]
+    assert len(notes) <= 1
+    stated = "".join(notes).removeprefix(GAPS)
+    fillers = {k: float(v) for k, v in (p.split(" = ") for p in stated.split(", ") if p)}
+    since = dict(line.split(DAYS) for line in text.splitlines() if DAYS in line)
+    table = {f"{name}_missing": X[name].isna().astype(float) for name in X.columns}
+    table["age"] = X["age"]
+    for name in ("sex", "ward", "smoker"):
+        for value in X[name].dropna().unique():
+            table[f"{name}={value}"] = (X[name] == value).astype(float)
+        table[f"{name}=(missing)"] = X[name].isna().astype(float)
+    first = pd.Timestamp(since.get("seen_days", "2024-01-01"))
+    table["seen_days"] = (X["seen"] - first) / pd.Timedelta(days=1)
+    table["seen_year"], table["seen_month"] = X["seen"].dt.year, X["seen"].dt.month
+    for part in ("days", "year", "month"):
+        table[f"seen_{part}_missing"] = table["seen_missing"]
+    return pd.DataFrame(table).fillna(fillers)
+
+
+def patients(rows: int, seed: int, *gaps: str) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    frame = mixed(rows, seed)
+    frame["age"] = rng.normal(50, 10, rows).round(1)
+    frame["smoker"] = rng.choice([True, False], rows).astype(object)
+    for name in gaps:
+        frame.loc[rng.random(rows) < 0.3, name] = pd.NaT if name == "seen" else None
+    return frame
+
+
+READ = [RuleNetClassifier, RuleNetRegressor, SoftTreeClassifier, SoftForestRegressor]
+
+
+@pytest.mark.parametrize("kind", READ)
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("gaps", [(), ("age", "seen", "ward")], ids=["none", "gaps"])
+def test_the_text_alone_predicts_rows_with_gaps(kind: Any, seed: int, gaps: Any) -> None:
+    X = patients(90, seed, *gaps)
+    new = patients(600, seed + 10, "age", "seen", "ward", "smoker", "sex")
+    y = X["age"].fillna(45) / 10 + (X["ward"] == "north") + X["seen"].dt.month.fillna(0) / 4
+    classes = None
+    if kind in (RuleNetClassifier, SoftTreeClassifier):
+        y, classes = np.where(y > y.median(), "high", "low"), ["high", "low"]
+    model = kind(max_steps=60, random_state=seed).fit(X, y)
+    text = model.to_text()
+    assert GAPS in text
+    table = by_its_words(text, new)
+    said = read(text, table, classes)
+    if classes is None:
+        assert_allclose(said, model.rule_predict(new), atol=1e-6)
+    else:
+        assert_array_equal(said, model.rule_predict(new))
+    if kind is RuleNetClassifier:
+        assert_array_equal(said, model.predict(new))
+        high, low = added(text, table, classes).T
+        assert_allclose(low - high, model.decision_function(new), atol=1e-9)
+    elif kind is RuleNetRegressor:
+        assert_allclose(said, model.predict(new), atol=1e-6)
+
+
+def test_the_text_says_what_stands_for_a_missing_value_of_the_columns_that_it_names() -> None:
+    X = pd.DataFrame({"a": [1.0, 2.0, 4.0, 7.5] * 20, "b": [5.0, None, 6.0, 6.0] * 20})
+    model = SoftTreeClassifier(depth=1, max_steps=60, random_state=0)
+    lines = model.fit(X[["a"]], X["a"] > 3).to_text().splitlines()
+    # The median, though training had no gap.
+    assert lines[1] == f"{GAPS}a = 3"
+    names = " ".join(model.fit(X, X["a"] > 3).to_text().splitlines()[2:])
+    stated = model.to_text().splitlines()[1].removeprefix(GAPS).split(", ")
+    assert stated == [part for part in ("a = 3", "b = 6") if f" {part[0]} " in names]
+    # Whether a value is missing, and which category it is, needs none.
+    only = pd.DataFrame({"c": ["x", "y", None] * 30})
+    assert GAPS not in model.fit(only, only["c"] == "x").to_text()
 
 
 def test_encoded_rows_are_in_the_units_of_the_table() -> None:

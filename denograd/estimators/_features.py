@@ -44,6 +44,7 @@ class RowEncoder(Protocol):
         center, scale: an encoded feature is ``(value - center) / scale``, cut off at the ends.
         binary: for each encoded feature, whether its value is 0 or 1.
         notes: what a reader must be told of an encoded feature, by its number.
+        stand_ins: what stands for a missing value of a feature, by its number, in its own units.
     """
 
     columns: list[str]
@@ -53,6 +54,7 @@ class RowEncoder(Protocol):
     scale: NDArray[np.float64]
     binary: NDArray[np.bool_]
     notes: dict[int, str]
+    stand_ins: dict[int, float]
 
     def transform(self, frame: pd.DataFrame) -> NDArray[np.float32]:
         """Rows as numbers, ``(rows, columns)`` to ``(rows, features)``."""
@@ -155,6 +157,13 @@ class TableEncoder:
                 if label in self.names:
                     day = first.date() if first == first.normalize() else first.tz_localize(None)
                     self.notes[self.names.index(label)] = f"{label} counts the days since {day}"
+        # As they come out of the encoder, rounded, so that thresholds take them as the model does.
+        nothing = frame.iloc[:0].reset_index(drop=True).reindex([0])
+        empty = self.transform(nothing)[0].astype(np.float64)
+        self.stand_ins = {
+            feature: float(own_values(empty[feature : feature + 1], self, feature)[0])
+            for feature in np.flatnonzero(~self.binary).tolist()
+        }
 
     def transform(self, frame: pd.DataFrame) -> NDArray[np.float32]:
         """Rows as numbers, ``(rows, columns)`` to ``(rows, len(names))``.

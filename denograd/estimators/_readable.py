@@ -84,12 +84,20 @@ class RuleReader(DenoGradEstimator):
         what the only rule that a row meets predicts, in classification each class's
         probability. The largest sum is the class. Nothing is left out: the text alone predicts
         what `rule_predict` does. Fidelity and support are those on ``X``, or on the training
-        rows. Where rules speak of the days of a date, a line says from when they are counted.
+        rows. Where rules speak of the days of a date, a line says from when they are counted;
+        where they speak of numbers or dates, one says what stands for each if it is missing.
         """
         rules = self.to_rules(X)
         fidelity = self._trained_fidelity if X is None else self.fidelity(X)
         used = {index for rule in rules for test in rule.tests for index, _ in test.terms}
         notes = [note for index, note in self._encoder.notes.items() if index in used]
+        gaps = [
+            f"{self._encoder.names[index]} = {number(value)}"
+            for index, value in self._encoder.stand_ins.items()
+            if index in used
+        ]
+        if gaps:
+            notes.append(f"where a value is missing, this stands for it: {', '.join(gaps)}")
         return "\n".join([f"fidelity {fidelity:.3f}", *notes, *map(self._line, rules)])
 
     def _line(self, rule: Rule) -> str:

@@ -58,6 +58,7 @@ class SequenceEncoder:
         self.center, self.scale = mean.repeat(steps), spread.repeat(steps)
         self.binary = np.zeros(len(columns), dtype=bool)
         self.notes: dict[int, str] = {}
+        self.stand_ins = dict(enumerate(self.center.tolist()))
 
     def transform(self, frame: pd.DataFrame) -> NDArray[np.float32]:
         """Rows as numbers, ``(rows, channels * steps)``; NaN where a step is padding."""
