@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris, load_wine
@@ -20,7 +22,9 @@ from denograd.estimators import (
     SoftTreeClassifier,
     SoftTreeRegressor,
 )
-from denograd.models import predict_from_rules
+from denograd.estimators._features import TableEncoder, as_frame
+from denograd.estimators._short_rules import simplified
+from denograd.models import Condition, Rule, predict_from_rules
 
 RELATIONS = {">": np.greater, "<=": np.less_equal, "<": np.less, ">=": np.greater_equal}
 
@@ -204,7 +208,7 @@ def by_its_words(text: str, X: pd.DataFrame) -> pd.DataFrame:
 
 
 def patients(rows: int, seed: int, *gaps: str) -> pd.DataFrame:
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng([seed, 1])
     frame = mixed(rows, seed)
     frame["age"] = rng.normal(50, 10, rows).round(1)
     frame["smoker"] = rng.choice([True, False], rows).astype(object)
@@ -241,6 +245,102 @@ def test_the_text_alone_predicts_rows_with_gaps(kind: Any, seed: int, gaps: Any)
         assert_allclose(low - high, model.decision_function(new), atol=1e-9)
     elif kind is RuleNetRegressor:
         assert_allclose(said, model.predict(new), atol=1e-6)
+
+
+def test_rules_that_say_the_same_are_one() -> None:
+    X, y = named(load_diabetes)
+    model = RuleNetRegressor(random_state=2).fit(X[:90], y[:90])
+    premises = [rule.premise for rule in model.to_rules()]
+    assert len(set(premises)) == len(premises) < len(model.model_.to_rules())
+    assert premises[-1] == "ALWAYS"
+    assert_allclose(read(model.to_text(), X, None), model.predict(X), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("premise", "short"),
+    [
+        ("ward=A AND ward=B", None),
+        ("ward=A AND not ward=B", "ward=A"),
+        ("not ward=A AND not ward=B", "not ward=A AND not ward=B"),  # it may be another one
+        ("ward=A OR not ward=B", "not ward=B"),
+        ("not ward=A OR not ward=B", "ALWAYS"),
+        ("not ward=A OR not ward=B OR x > 2", "ALWAYS"),
+        ("ward=A OR ward=B", "ward=A OR ward=B"),
+        ("ward=A AND ward=B AND x > 2", None),
+        ("x > 4 AND x_missing", None),  # a missing x counts as 3
+        ("x > 2 AND x_missing", "x_missing"),
+        ("x > 4 AND not x_missing", "x > 4"),
+        ("x > 2 AND not x_missing", "x > 2 AND not x_missing"),
+        ("x > 2 OR x_missing", "x > 2"),
+        ("x > 4 OR not x_missing", "not x_missing"),
+        ("x <= 4 OR not x_missing", "ALWAYS"),
+        ("x > 2 AND x <= 4", "x > 2 AND x <= 4"),
+        ("x > 2 OR ward=A", "x > 2 OR ward=A"),
+        ("x > 1e9 OR x <= -1e9", None),
+        # All dates are the same, so there is nothing of them but whether they are there.
+        ("day_days_missing AND day_year_missing", "day_days_missing"),
+        ("day_days_missing AND not day_year_missing", None),
+    ],
+)
+def test_conditions_that_follow_from_others_are_left_out(premise: str, short: str | None) -> None:
+    frame = pd.DataFrame({"ward": list("ABC") * 20, "x": [1.0, 3.0, 5.0, None] * 15})
+    frame["day"] = pd.to_datetime(["2024-01-05", None, "2024-01-05"] * 20)
+    encoder = TableEncoder(as_frame(frame), list(frame.columns))
+    tests = []
+    conditions = premise.split(" OR " if (any_of := " OR " in premise) else " AND ")
+    for condition in conditions:
+        name, relation, threshold = f"{condition.removeprefix('not ')} > 0.5".split(" ")[:3]
+        relation = "<=" if condition.startswith("not ") else relation
+        tests.append(
+            Condition(((encoder.names.index(name), 1.0),), relation, float(threshold)))  # fmt: skip
+    rule = Rule(tuple(conditions), "", tests=tuple(tests), any_of=any_of)
+    found = simplified(rule, encoder)
+    assert (found and found.premise.removeprefix("IF ")) == short
+
+
+@pytest.mark.parametrize("kind", [RuleNetClassifier, RuleNetRegressor])
+@given(seed=st.integers(0, 10**6), data=st.data())
+@settings(max_examples=8, phases=[Phase.generate])  # a seed does not shrink
+def test_short_rules_predict_and_none_is_idle_or_said_twice(
+    kind: Any, seed: int, data: Any
+) -> None:
+    columns = ["age", "sex", "ward", "seen", "smoker"]
+    gaps = data.draw(st.lists(st.sampled_from(columns), unique=True))
+    X = patients(60, seed, *gaps)
+    new = patients(4000, seed + 1, *columns)
+    new.loc[::9, ["sex", "ward", "smoker"]] = "unknown"
+    new.loc[::5, "age"] = np.linspace(0, 100, 800)
+    new.loc[1::5, "seen"] = pd.Timestamp("2010-01-01") + pd.to_timedelta(np.arange(800) * 14, "D")
+    rng = np.random.default_rng(seed)
+    y: Any = rng.normal(size=60)
+    if kind is RuleNetClassifier:
+        y = rng.permutation(np.repeat(["a", "b", "c"], 20))
+    # Many rules that have hardly learned: all kinds of conditions meet, and often twice.
+    model = kind(rules=150, conditions=3, max_steps=2, random_state=seed).fit(X, y)
+    text, rules = model.to_text(), model.to_rules()
+    table = by_its_words(text, new)
+    if kind is RuleNetClassifier:
+        assert_array_equal(read(text, table, ["a", "b", "c"]), model.predict(new))
+    else:
+        assert_allclose(read(text, table, None), model.predict(new), atol=1e-6)
+    assert len({rule.premise for rule in rules}) == len(rules)
+    assert [rule.premise for rule in rules if not rule.tests] == [rules[-1].premise] == ["ALWAYS"]
+    trained = by_its_words(text, X)
+    for rule in rules[:-1]:
+        assert len(rule.tests) == len(rule.conditions) > 0
+        join = np.logical_or if rule.any_of else np.logical_and
+        held = join.reduce([holds(condition, trained) for condition in rule.conditions])
+        assert rule.support == pytest.approx(held.mean())
+        dated = sum("seen_" in condition for condition in rule.conditions)
+        features = [index for test in rule.tests for index, _ in test.terms]
+        # Days, year and month may contradict each other in further ways; no row may lie in a gap.
+        if dated < 2 and len(set(features)) == len(features):
+            met = [holds(condition, table) for condition in rule.conditions]
+            assert 0 < join.reduce(met).mean() < 1, rule
+            # Nor is any condition idle.
+            for i in range(len(met)):
+                rest = met[:i] + met[i + 1 :]
+                assert not rest or (join.reduce(rest) != join.reduce(met)).any(), rule
 
 
 def test_the_text_says_what_stands_for_a_missing_value_of_the_columns_that_it_names() -> None:

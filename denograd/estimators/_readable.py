@@ -24,6 +24,7 @@ from denograd.data.encoder import CLIP
 from denograd.estimators._base import DenoGradEstimator
 from denograd.estimators._features import RowEncoder, in_own_units, own_values
 from denograd.estimators._sample import SeenRows
+from denograd.estimators._short_rules import simplified
 from denograd.models.rules import Condition, Rule, bare, number, predict_from_rules, verdict
 
 FINE = 1e-3
@@ -59,7 +60,9 @@ class RuleReader(DenoGradEstimator):
         no training row changes sides (and by no more than a twentieth of the feature's
         deviation), linear weights to three figures, scores to thousandths. The leaves of trees
         say what the soft tree says on average over the training rows that come there; those of
-        a single tree hold probabilities. See `fidelity`.
+        a single tree hold probabilities. See `fidelity`. Rules of a rule net that come down to
+        the same conditions are one, with the sum of their scores, and those that always hold are
+        the last.
 
         The ``tests`` of a rule refer to encoded features, of which a column of ``X`` may have
         several: ``predict_from_rules(model.to_rules(), model.encode(X))`` is what the rules
@@ -227,7 +230,7 @@ class RuleReader(DenoGradEstimator):
             text = tuple(_text(test, self._encoder) for test in tests)
             done.append(replace(rule, tests=tests, conditions=text))
         if not self._trees:
-            done = [short for rule in done if (short := _simplified(rule, self._encoder))]
+            done = [short for rule in done if (short := simplified(rule, self._encoder))]
         outputs = self._tree_outputs(x)
         if outputs is not None:
             done = self._refitted(done, outputs, rows)
@@ -299,23 +302,6 @@ def _at_ends(test: Condition, encoder: RowEncoder) -> tuple[bool, bool]:
     ends[:, index] = own_values(np.array([-CLIP, CLIP]), encoder, index)
     at_zero, at_one = test.holds(ends).tolist()
     return at_zero, at_one
-
-
-def _simplified(rule: Rule, encoder: RowEncoder) -> Rule | None:
-    """A rule without conditions that are always or never met; None: it never holds."""
-    kept = []
-    for test, text in zip(rule.tests, rule.conditions, strict=True):
-        if len(test.terms) == 1:
-            at_zero, at_one = _at_ends(test, encoder)
-            if at_zero == at_one == rule.any_of:
-                # It decides alone: "or" with what always holds, "and" with what never does.
-                return replace(rule, tests=(), conditions=()) if rule.any_of else None
-            if at_zero == at_one:
-                continue
-        kept.append((test, text))
-    if rule.any_of and rule.tests and not kept:
-        return None
-    return replace(rule, tests=tuple(t for t, _ in kept), conditions=tuple(c for _, c in kept))
 
 
 def between(threshold: float, relation: str, values: NDArray[np.float64], unit: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -15,6 +16,7 @@ from denograd.estimators._base import whole
 from denograd.estimators._features import in_own_units, standard_threshold
 from denograd.estimators._readable import COARSE, FINE, RuleReader, between, rounded, score_unit
 from denograd.estimators._rule_plot import plot_rules
+from denograd.estimators._short_rules import merged
 from denograd.estimators._tasks import DenoGradClassifier, DenoGradRegressor
 from denograd.models import Condition, Rule, RuleNet, TabularModel
 
@@ -71,6 +73,9 @@ class _RuleNet(RuleReader):
 
     def _model_rules(self, x: Tensor) -> list[Rule]:
         return self._model.to_rules(None, self._class_names(), x)
+
+    def _in_units(self, rules: Sequence[Rule], x: Tensor) -> list[Rule]:
+        return merged(super()._in_units(rules, x), self._class_names())
 
     def _own_test(self, test: Condition, rows: NDArray[np.float64]) -> Condition:
         ((feature, _),) = test.terms

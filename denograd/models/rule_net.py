@@ -204,9 +204,10 @@ class RuleNet(TabularModel):
     ) -> list[Rule]:
         """What the model runs, as rules.
 
-        Conditions on the same feature are merged, and rules that can't hold are left out. The
-        last rule, without conditions, is the bias. `predict_from_rules` of the rules gives
-        the model's output, up to rounding of the sum.
+        One rule for each unit, so some may say the same. Conditions on the same feature are
+        merged, and rules that can't hold are left out. The last rule, without conditions, is the
+        bias. `predict_from_rules` of the rules gives the model's output, up to rounding of the
+        sum.
 
         Args:
             feature_names: ``F`` names; default: ``x0``, ``x1``, ...
