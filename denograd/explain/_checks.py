@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 
 
 def kind_of(x: Any) -> Callable[[NDArray[np.float64]], Any]:
-    """What turns changed rows back into what ``x`` is: a DataFrame, a tensor or an array."""
-    if isinstance(x, pd.DataFrame):
-        return lambda rows: pd.DataFrame(rows, columns=x.columns)
+    """What turns changed rows back into what ``x`` is: a tensor or an array."""
     if isinstance(x, torch.Tensor):
         return lambda rows: torch.from_numpy(rows).to(x.dtype)
     given = np.asarray(x).dtype
     return lambda rows: rows.astype(given) if np.issubdtype(given, np.floating) else rows
 
 
-def as_numbers(name: str, value: Any) -> NDArray[np.float64]:
-    """An array of finite numbers, or a `ValueError` that names the argument."""
+def as_numbers(
+    name: str,
+    value: Any,
+    remedy: str = "leave those rows out, or find out why the explanation is not finite",
+) -> NDArray[np.float64]:
+    """An array of finite numbers, or a `ValueError` that names the argument and the remedy."""
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu().numpy()
     try:
@@ -35,7 +36,7 @@ def as_numbers(name: str, value: Any) -> NDArray[np.float64]:
         place = tuple(int(i) for i in np.argwhere(bad)[0]) if array.ndim else ()
         raise ValueError(
             f"{name}: {int(bad.sum())} of {array.size} values are NaN or infinite, the first at "
-            f"{place}; leave those rows out, or find out why the explanation is not finite"
+            f"{place}; {remedy}"
         )
     return array
 
@@ -77,6 +78,23 @@ def as_mask(mask: Any, shape: tuple[int, ...]) -> NDArray[np.bool_]:
             f"mask: row {int(empty[0])} has no feature that matters; leave such rows out"
         )
     return flat
+
+
+def class_numbers(what: str, given: NDArray[Any], known: Sequence[Any]) -> NDArray[np.int64]:
+    """Labels as numbers of classes, of the same shape.
+
+    Args:
+        what: beginning of the message of a `ValueError`, if a label is no class.
+        given: labels.
+        known: the label of each class.
+    """
+    places = {label: number for number, label in enumerate(known)}
+    strange = [label for label in given.reshape(-1).tolist() if label not in places]
+    if strange:
+        shown = ", ".join(map(repr, known[:8])) + (", ..." if len(known) > 8 else "")
+        raise ValueError(f"{what} holds {strange[0]!r}, which is no class; classes are {shown}")
+    numbers = [places[label] for label in given.reshape(-1).tolist()]
+    return np.array(numbers, dtype=np.int64).reshape(given.shape)
 
 
 def shape_of(value: Any) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from denograd.estimators import DenoGradClassifier, DenoGradEstimator
+from denograd.explain._checks import class_numbers
 
 
 def to_rows(x: Any, module: nn.Module) -> Tensor:
@@ -107,15 +108,7 @@ class Subject:
             known: list[Any] = self.estimator.classes_.tolist()
         else:
             known = list(range(outputs))
-        places = {label: number for number, label in enumerate(known)}
-        strange = [label for label in given.reshape(-1).tolist() if label not in places]
-        if strange:
-            shown = ", ".join(map(repr, known[:8])) + (", ..." if len(known) > 8 else "")
-            raise ValueError(
-                f"{self.owner}: target holds {strange[0]!r}, which is no class; classes are {shown}"
-            )
-        numbers = [places[label] for label in given.reshape(-1).tolist()]
-        return np.array(numbers, dtype=np.int64).reshape(given.shape)
+        return class_numbers(f"{self.owner}: target", given, known)
 
     def by_column(self, attributions: Tensor) -> NDArray[np.float64]:
         """Attributions to the module's features, ``(n, F)``, summed for each column given."""

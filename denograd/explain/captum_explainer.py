@@ -88,7 +88,7 @@ class CaptumExplainer:
             )
         self._subject = Subject("CaptumExplainer", model)
         self.method: Method = method
-        self.baseline = as_numbers("baseline", baseline)
+        self.baseline = as_numbers("baseline", baseline, "give finite numbers")
         self.steps = check_count("steps", steps)
         self.samples = check_count("samples", samples)
         self.seed = seed

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from denograd.explain._checks import (
@@ -14,6 +15,7 @@ from denograd.explain._checks import (
     check_positive,
     kind_of,
 )
+from denograd.explain._frames import numbers_of
 from denograd.explain.explainer import Explainer
 
 
@@ -39,7 +41,8 @@ def max_sensitivity(
     Args:
         explainer: what is examined.
         x: rows, ``(n, F)``, numbers; best standardised, so that ``radius`` means the same in all
-            features.
+            features. In a DataFrame only columns of numbers are changed; text, booleans, dates
+            and missing values stay as they are.
         radius: half the edge of the box, above 0.
         samples: draws for each row.
         target: class to explain, see `Explainer`; None for the class that ``explainer`` chooses,
@@ -53,7 +56,8 @@ def max_sensitivity(
 
     Raises:
         ValueError: ``x`` or what ``explainer`` returns is not ``(rows, features)`` of finite
-            numbers, ``radius`` is not above 0, or ``samples`` is not a whole number above 0.
+            numbers, no column of a DataFrame holds numbers, ``radius`` is not above 0, or
+            ``samples`` is not a whole number above 0.
 
     Example:
         >>> x = np.zeros((2, 3))
@@ -64,12 +68,15 @@ def max_sensitivity(
         >>> bool((rows <= 0.5 * 3**0.5).all())
         True
     """
-    rows = as_numbers("x", x)
+    if isinstance(x, pd.DataFrame):
+        rows, as_given = numbers_of(x)
+    else:
+        remedy = "leave those rows out, or give a DataFrame, which may have gaps"
+        rows, as_given = as_numbers("x", x, remedy), kind_of(x)
     if rows.ndim < 2 or len(rows) == 0:
         raise ValueError(f"x: it has shape {rows.shape}; it must be (rows, features)")
     radius = check_positive("radius", radius)
     samples = check_count("samples", samples)
-    as_given = kind_of(x)
 
     def explained(values: NDArray[np.float64]) -> NDArray[np.float64]:
         said = as_attributions("explainer: its attributions", explainer(as_given(values), target))

@@ -55,7 +55,8 @@ class OwnExplainer:
             known = own_attributions.dispatch(type(model))
             if known is own_attributions.dispatch(object):
                 own_attributions(model, torch.empty(0), None, torch.empty(0))
-        self.baseline = None if baseline is None else as_numbers("baseline", baseline)
+        finite = "give a finite number for each feature"
+        self.baseline = None if baseline is None else as_numbers("baseline", baseline, finite)
 
     @torch.no_grad()
     def __call__(self, x: Any, target: Any = None) -> NDArray[np.float64]:
