@@ -30,6 +30,7 @@ from denograd.data import (
     read_tables,
 )
 from denograd.data.dates import DateParts
+from denograd.data.groups import check_groups
 
 ROWS = 60
 
@@ -314,6 +315,9 @@ def test_decimal_commas_are_numbers_where_the_separator_is_another(tmp_path: Pat
     assert table.features["word"].tolist() == ["1,5 mg", "2 mg", "3 mg", "4,1 mg"]
     with_commas = read_table(csv(tmp_path, 'x,y\n"1,500",a\n"2,500",b\n"3,500",a\n"4,500",b\n'))
     assert with_commas.features["x"].tolist() == ["1,500", "2,500", "3,500", "4,500"]
+    with pytest.warns(TableWarning, match="'x': is the comma a decimal one, or between thousands"):
+        unclear = read_table(csv(tmp_path, "x\ty\n1,234\ta\n12,500\tb\n987\ta\n5\tb\n"))
+    assert unclear.features["x"].tolist() == ["1,234", "12,500", "987", "5"]
 
 
 def test_a_class_may_be_called_none(tmp_path: Path) -> None:
@@ -325,6 +329,22 @@ def test_a_class_may_be_called_none(tmp_path: Path) -> None:
     assert table.codes.tolist() == [0, 1, 0, 1, 0]
     assert table.unlabelled == 1
     assert table.features["level"].isna().tolist() == [False, False, True, False, False]
+
+
+@pytest.mark.parametrize("labels", [["0", "1"], ["True", "False"]])
+def test_none_among_numbers_is_no_label(tmp_path: Path, labels: list[str]) -> None:
+    rows = "\n".join(f"{i},{[*labels, 'None'][i % 3]}" for i in range(30))
+    with pytest.warns(TableWarning, match="10 of 30 rows have no label"):
+        table = read_table(csv(tmp_path, "x,y\n" + rows))
+    assert [str(label).removesuffix(".0") for label in table.classes] == sorted(labels)
+
+
+def test_none_among_measured_numbers_is_a_gap(tmp_path: Path) -> None:
+    rows = "\n".join(f"{i},{'None' if i % 10 == 0 else i / 7}" for i in range(40))
+    with pytest.warns(TableWarning, match="4 of 40 rows"):
+        table = read_table(csv(tmp_path, "x,y\n" + rows), task="auto")
+    assert table.task == "regression"
+    assert len(table) == 36
 
 
 def test_another_column_may_be_the_target(tmp_path: Path) -> None:
@@ -476,6 +496,21 @@ def test_groups_are_never_trained_on_and_tested(
     assert len(set(groups[unused])) <= 1
 
 
+@settings(max_examples=60)
+@given(st.integers(0, 10_000), st.floats(0.05, 0.5))
+def test_groups_of_mixed_classes_show_every_class(seed: int, rare: float) -> None:
+    rng = np.random.default_rng(seed)
+    groups = np.repeat(np.arange(48), 5)
+    codes = (rng.random(240) < rare).astype(np.int64)
+    codes[:2], codes[-2:] = [0, 1], [0, 1]
+    check_groups("t", groups, 32)
+    split = grouped_split("t", codes, groups, [16, 32], seed)
+    for rows in (split.train[16], split.test):
+        assert set(codes[rows]) == {0, 1}
+    assert not set(groups[split.test]) & set(groups[split.train[32]])
+    assert len(split.test) >= 240 - 32 - 4
+
+
 def test_visits_of_a_patient_do_not_give_the_label_away(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     patient = np.repeat(np.arange(60), 3)
@@ -497,6 +532,8 @@ def test_visits_of_a_patient_do_not_give_the_label_away(tmp_path: Path) -> None:
     with pytest.warns(TableWarning, match="'patient_id' has a name like an identifier's, and 60"):
         plan_columns(read_table(path, "outcome"))
     assert not quiet_plan(table).dropped
+    with pytest.raises(TableError, match=r"size 159 may leave fewer.*use a size of at most 158"):
+        check_groups("visits", patient, 159)
     with pytest.raises(TableError, match=r"size 140 leaves \d+ rows of other groups"):
         grouped_split("t", table.codes[:150], patient[:150], [140], seed=0)
     with pytest.raises(TableError, match=r"no column 'patient'.*Did you mean 'patient_id'\?"):

@@ -343,8 +343,12 @@ def test_dates_as_text_are_dates(written: str) -> None:
     gaps = encoded(as_dates, later.where(X.index > 5))
     unknown = later.dt.strftime(written).where(X.index > 5, "unknown")
     assert_array_equal(encoded(as_text, unknown), gaps)
-    with pytest.raises(ValueError, match=r"'seen' held dates in training.*now holds 'soon'"):
-        as_text.predict(X.assign(seen="soon"))
+    one = X.assign(seen="soon").head(1)
+    assert_array_equal(as_text._encoded(one)[0], encoded(as_dates, pd.NaT)[:1])
+    another = "%d/%m/%Y" if written == "%Y-%m-%d" else "%Y-%m-%d"
+    for strange in (later.dt.strftime(another), ["soon", "later"] * 30):
+        with pytest.raises(ValueError, match=r"'seen' holds dates written as .*, and '"):
+            as_text.predict(X.assign(seen=strange))
 
 
 def test_dates_that_can_be_read_in_two_ways_are_told() -> None:
@@ -358,6 +362,8 @@ def test_identifiers_are_warned_of_and_unknown_later() -> None:
     named = X.assign(patient=[f"P{i}" for i in range(60)])
     with pytest.warns(UserWarning, match="'patient' has 60 distinct texts in 60 rows"):
         model = Tree().fit(named, y)
+    rare = X.assign(event=["sepsis", "stroke", "fall"] + [None] * 57)
+    Tree().fit(rare, y)  # Few rows have any, so these are no identifiers.
     new = named.assign(patient=[f"Q{i}" for i in range(60)])
     assert_array_equal(model.predict(new), model.predict(new.assign(patient="R")))
     # Few wards that all are unknown look like wards written in another way.

@@ -24,6 +24,7 @@ _ID_NAME = re.compile(r"(^|[_\s.:-])(id|ids|idx|index|key|uuid|guid|nr|no|rownam
 _CAMEL_ID = re.compile(r"[a-z](ID|Id)$")
 _PLAIN = (str, bool, int, float, datetime.date)
 _FEW_TEXTS = 20
+_FEW_GROUPS = 10
 
 
 @dataclass(frozen=True)
@@ -103,12 +104,13 @@ def plan_columns(table: Table) -> ColumnPlan:
             f"{'are' if several else 'is'} left out: {reason}"
         )
     if table.groups is None:
-        for name in (name for name in (*numeric, *category) if _named_id(name)):
-            distinct = table.features[name].nunique()
-            if distinct > len(table) / 10:
+        for name in filter(_named_id, table.features.columns):
+            values = table.features[name].dropna()
+            distinct = values.nunique()
+            if _FEW_GROUPS <= distinct < len(values) and not _has_fractions(values):
                 _warn(
                     f"{table.name}: column {name!r} has a name like an identifier's, and "
-                    f"{distinct} distinct values in {len(table)} rows. If rows of one belong "
+                    f"{distinct} distinct values in {len(values)} rows. If rows of one belong "
                     f"together, say so (group={name!r}, --group), or they stand on both sides of a "
                     "test"
                 )
@@ -130,6 +132,10 @@ def _is_number(values: pd.Series[Any]) -> bool:
     return kind in "iuf" and not isinstance(values.dtype, pd.CategoricalDtype)
 
 
+def _has_fractions(values: pd.Series[Any]) -> bool:
+    return _is_number(values) and bool((values % 1 != 0).any())
+
+
 def _named_id(name: str) -> bool:
     return bool(_ID_NAME.search(name) or _CAMEL_ID.search(name))
 
@@ -148,7 +154,7 @@ def _useless(name: str, values: pd.Series[Any]) -> str | None:
     distinct = present.nunique()
     if distinct == 1 and len(present) == len(values):
         return "the same value in every row"
-    whole = _is_number(values) and bool((present % 1 == 0).all())
+    whole = _is_number(values) and not _has_fractions(present)
     if whole and distinct == len(present) and len(present) > 3:
         counts_up = int(present.max() - present.min()) == len(present) - 1
         if counts_up:

@@ -50,13 +50,19 @@ def grouped_split(
     np.add.at(counts, (groups, codes), 1)
     usual = counts.argmax(1)
     order = stratified_order(usual, rng)
+    present = np.unique(codes)
+    first = _with_each(order, counts, present, ())
+    last = _with_each(order[::-1], counts, present, first)
     rank = np.empty(len(order))
     rank[order] = np.arange(len(order))
+    rank[last] += len(order)
+    rank[first] -= len(order)
     place = rank[groups] + rng.random(len(codes))
-    for group in order[: len(np.unique(usual))]:
+    for code in present:
         # A row of each class comes first, however many rows its group has.
-        own = np.flatnonzero((groups == group) & (codes == usual[group]))
-        place[own[place[own].argmin()]] = -rng.random()
+        own = np.flatnonzero(np.isin(groups, first) & (codes == code))
+        if len(own):
+            place[own[place[own].argmin()]] = -2.0 * len(order) - rng.random()
     rows = np.argsort(place, kind="stable").astype(np.int64)
     largest = max(sizes)
     train, rest = rows[:largest], rows[largest:]
@@ -74,3 +80,38 @@ def grouped_split(
                 "between, merge classes, or give more groups"
             )
     return Split({size: rows[:size] for size in sorted(set(sizes))}, test)
+
+
+def check_groups(name: str, groups: NDArray[np.int64], size: int) -> None:
+    """Raise a `TableError` if some draw would leave fewer than 20 test rows of other groups.
+
+    Example:
+        >>> check_groups("visits", np.arange(60) // 3, 38)
+        >>> check_groups("visits", np.arange(60) // 3, 39)
+        Traceback (most recent call last):
+            ...
+        denograd.data.errors.TableError: visits: size 39 may leave fewer than 20 of its 60 rows \
+to test on, as groups have up to 3 rows; use a size of at most 38
+    """
+    most = int(np.bincount(groups).max())
+    largest = len(groups) - LEAST_TEST_ROWS - (most - 1)
+    if size > largest:
+        raise TableError(
+            f"{name}: size {size} may leave fewer than {LEAST_TEST_ROWS} of its {len(groups)} rows "
+            f"to test on, as groups have up to {most} rows; use a size of at most {largest}"
+        )
+
+
+def _with_each(
+    order: NDArray[np.int64],
+    counts: NDArray[np.int64],
+    present: NDArray[np.int64],
+    taken: Sequence[int],
+) -> list[int]:
+    """Groups that together have every class, the first of an order that are not taken."""
+    chosen: list[int] = []
+    for code in present:
+        if not counts[chosen, code].any():
+            free = (g for g in order.tolist() if counts[g, code] and g not in taken)
+            chosen += [group for group in [next(free, None)] if group is not None]
+    return chosen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import warnings
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from denograd.data.errors import TableError, TableWarning, listing, suggestion
-from denograd.data.groups import grouped_split
+from denograd.data.groups import check_groups, grouped_split
 from denograd.data.measured import checked_numbers, quantile_strata
 from denograd.data.splits import Split, check_size, nested_split
 from denograd.data.target import TaskChoice, TaskName, checked_target, task_of
@@ -32,6 +33,7 @@ the name of a class."""
 
 _QUOTED = re.compile(r'"[^"]*"')
 _DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+(,\d+)?(e[+-]?\d+)?\s*", re.I)
+_THOUSANDS = re.compile(r"\s*[+-]?[1-9]\d{0,2},\d{3}\s*")
 _NOT_DECODABLE = "it is not UTF-8 text; save it as UTF-8 (in Excel: 'CSV UTF-8') and try again"
 
 
@@ -46,6 +48,7 @@ class Table:
         path: of the file that it was read from; None if it was not.
         task: ``classification`` or ``regression``.
         unlabelled: rows of the file that had no label and were left out.
+        sha256: of the file as it was read; None if there was none.
         groups: ``(rows,)``, what tells which rows belong together, such as patients with
             several visits; None if each row stands for itself.
 
@@ -65,6 +68,7 @@ class Table:
     task: TaskName = "classification"
     unlabelled: int = 0
     groups: pd.Series[Any] | None = None
+    sha256: str | None = None
 
     @property
     def classes(self) -> tuple[Any, ...]:
@@ -102,7 +106,7 @@ class Table:
         groups = "classes" if self.task == "classification" else "groups of near target values"
         check_size(self.name, self.strata, size, groups)
         if self.groups is not None:
-            grouped_split(self.name, self.strata, pd.factorize(self.groups)[0], [size], seed=0)
+            check_groups(self.name, pd.factorize(self.groups)[0], size)
 
     def split(self, sizes: Sequence[int], seed: int) -> Split:
         """Nested, stratified training subsets and the test set of a seed.
@@ -189,8 +193,16 @@ def read_table(
         groups = _groups(frame, group, column, path).loc[labels.index].reset_index(drop=True)
     unused = [column] if group is None else [column, group]
     features = frame.drop(columns=unused).loc[labels.index].reset_index(drop=True)
-    left_out = len(frame) - len(labels)
-    return Table(path.stem, features, labels.reset_index(drop=True), path, found, left_out, groups)
+    return Table(
+        path.stem,
+        features,
+        labels.reset_index(drop=True),
+        path,
+        found,
+        unlabelled=len(frame) - len(labels),
+        groups=groups,
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+    )
 
 
 def _groups(frame: pd.DataFrame, group: str, target: str, path: Path) -> pd.Series[Any]:
@@ -325,26 +337,45 @@ def _read_csv(path: Path, target: str | None) -> pd.DataFrame:
             label = names[-1] if target is None else target
             missing[label] = [cell for cell in MISSING if cell != "None"]
             frame = read(na_values=missing)
+            if label in frame:
+                frame[label] = _without_none(frame[label])
         except pd.errors.ParserWarning:
             raise ValueError("its rows have more cells than its header has names") from None
     return frame if separator == "," else _with_decimal_points(frame, path)
 
 
+def _without_none(labels: pd.Series[Any]) -> pd.Series[Any]:
+    """``None`` among numbers or booleans is a gap after all."""
+    named = labels.dropna()
+    others = named[named != "None"]
+    if len(others) == len(named):
+        return labels
+    present = labels.where(labels != "None")
+    if others.isin(["True", "False"]).all():
+        return present.map({"True": True, "False": False})
+    numbers = pd.to_numeric(present, errors="coerce")
+    return numbers if numbers.notna().sum() == len(others) else labels
+
+
 def _with_decimal_points(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
     """Columns of numbers with a decimal comma as numbers."""
-    found = []
+    found, unclear = [], []
     for name in frame.columns:
         present = frame[name].dropna()
         if present.empty or not all(
             isinstance(cell, str) and _DECIMAL_COMMA.fullmatch(cell) for cell in present
         ):
             continue
-        frame[name] = frame[name].str.replace(",", ".").astype(float)
-        found.append(name)
-    if found:
-        warnings.warn(
-            f"{path}: {listing(found)}: numbers with a decimal comma, read as such",
-            TableWarning,
-            stacklevel=4,
-        )
+        if all(_THOUSANDS.fullmatch(cell) for cell in present if "," in cell):
+            unclear.append(name)
+        else:
+            frame[name] = frame[name].str.replace(",", ".").astype(float)
+            found.append(name)
+    for names, what in (
+        (found, "numbers with a decimal comma, read as such"),
+        (unclear, "is the comma a decimal one, or between thousands? Read as text; write points, "
+                  "or no separator of thousands"),
+    ):  # fmt: skip
+        if names:
+            warnings.warn(f"{path}: {listing(names)}: {what}", TableWarning, stacklevel=4)
     return frame

@@ -263,18 +263,21 @@ def _dates(values: pd.Series[Any], date_format: str, column: str) -> pd.Series[A
         return values
     texts = values.astype("string").str.strip()
     found = pd.to_datetime(texts, format=date_format, errors="coerce", utc=True)
-    if texts.notna().any() and found.isna().all():
+    unread = texts[texts.notna() & found.isna()].unique()
+    # A word here and there is a gap; dates written in another way are not.
+    nothing = len(unread) > 1 and found.isna().all()
+    if len(unread) and (nothing or guess_date_format(pd.Series(unread)) is not None):
         raise ValueError(
-            f"X: column {column!r} held dates in training, written as {date_format}, and now "
-            f"holds {listing(texts.dropna().unique(), limit=3)}; write them in the same way, or "
-            "convert both with pandas.to_datetime"
+            f"X: column {column!r} holds dates written as {date_format}, and "
+            f"{listing(unread, limit=3)}; write them in the same way, or convert them with "
+            "pandas.to_datetime"
         )
     return found
 
 
 def _warned_of(values: pd.Series[Any], column: str) -> bool:
     """Whether a column of categories looks like an identifier or free text; warns if so."""
-    if isinstance(values.dtype, pd.CategoricalDtype) or len(values) < _FEW_ROWS:
+    if isinstance(values.dtype, pd.CategoricalDtype) or values.notna().sum() < _FEW_ROWS:
         return False
     reason = unusable_text(values)
     if reason is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,27 +10,28 @@ import numpy as np
 from denograd.data import ColumnPlan, Table
 
 
-def describe_table(table: Table, plan: ColumnPlan, largest: int) -> dict[str, Any]:
+def describe_table(table: Table, plan: ColumnPlan, test_rows: Sequence[int]) -> dict[str, Any]:
     """Facts of a table, as plain JSON.
 
     Args:
         table: what is evaluated.
         plan: what its columns are used as.
-        largest: the largest training size, which sets the number of test rows.
+        test_rows: how many were tested on in each run.
 
     Returns:
-        ``file`` and ``file_sha256``, which `sha256sum` confirms (None if the table was read from
-        no file); ``rows`` with a label and rows that were ``unlabelled``; ``test_rows`` of a
-        seed; the ``target``'s name, with rows by ``classes`` or, for regression, its ``range``;
-        names of columns by kind (``numbers``, ``categories``, ``dates``), and those that are
-        ``left_out`` with the reason; the ``group``, its name and how many there are, or None.
+        ``file`` and ``file_sha256``, which `sha256sum` confirms (None if the table was read
+        from no file); ``rows`` with a label and rows that were ``unlabelled``; the fewest and
+        most ``test_rows`` of a run (None if none was finished); the ``target``'s name, with
+        rows by ``classes`` or, for regression, its ``range``; names of columns by kind
+        (``numbers``, ``categories``, ``dates``), and those that are ``left_out`` with the
+        reason; the ``group``, its name and how many there are, or None.
 
     Example:
         >>> from denograd.data import builtin_table, plan_columns
         >>> wine = builtin_table("wine")
-        >>> facts = describe_table(wine, plan_columns(wine), largest=64)
+        >>> facts = describe_table(wine, plan_columns(wine), [114, 114])
         >>> facts["rows"], facts["test_rows"], facts["classes"], len(facts["numbers"])
-        (178, 114, {'class_0': 59, 'class_1': 71, 'class_2': 48}, 13)
+        (178, [114, 114], {'class_0': 59, 'class_1': 71, 'class_2': 48}, 13)
     """
     classes = spread = None
     if table.task == "classification":
@@ -42,10 +43,10 @@ def describe_table(table: Table, plan: ColumnPlan, largest: int) -> dict[str, An
     path, groups = table.path, table.groups
     return {
         "file": None if path is None else path.name,
-        "file_sha256": None if path is None else hashlib.sha256(path.read_bytes()).hexdigest(),
+        "file_sha256": table.sha256,
         "rows": len(table),
         "unlabelled": table.unlabelled,
-        "test_rows": len(table.split([largest], seed=0).test),
+        "test_rows": [min(test_rows), max(test_rows)] if len(test_rows) else None,
         "target": str(table.target.name),
         "classes": classes,
         "range": spread,

@@ -157,7 +157,11 @@ def evaluate(
             "versions": versions_now,
             "settings": settings,
             "data": {
-                table.name: describe_table(table, plans[table.name], max(sizes[table.name]))
+                table.name: describe_table(
+                    table,
+                    plans[table.name],
+                    [r.row["n_test"] for cell, r in finished.items() if cell.dataset == table.name],
+                )
                 for table in tables
             },
             "reference": config.reference,

@@ -82,10 +82,10 @@ def cut_units(
         if place != before:
             encoded, before = {}, place
         for seed in (cell.seed for cell in cells if cell.seed not in encoded):
-            if (name, seed) not in splits:
-                splits[name, seed] = tables[name].split(sizes[name], seed)
-            split = splits[name, seed]
             try:
+                if (name, seed) not in splits:
+                    splits[name, seed] = tables[name].split(sizes[name], seed)
+                split = splits[name, seed]
                 encoded[seed] = encode(tables[name], plans[name], split.train[size], split.test)
             except Exception as error:  # noqa: BLE001 (one bad draw must not stop the others)
                 encoded[seed] = _message(error)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from denograd.evaluation.html import parts
@@ -35,7 +35,7 @@ def _grid(name: str, facts: Mapping[str, Any]) -> Grid:
         "file": facts["file"],
         "SHA-256 of the file": facts["file_sha256"],
         "rows": f"{facts['rows']:,}{_unlabelled(facts['unlabelled'])}",
-        "test rows of each seed": f"{facts['test_rows']:,}",
+        "test rows of a run": _between(facts["test_rows"]),
         "target": _target(facts),
         "rows that belong together": _group(facts["group"]),
         "numbers": _columns(facts["numbers"]),
@@ -58,6 +58,13 @@ def _group(group: Mapping[str, Any] | None) -> str:
     if group is None:
         return "none; each row stands for itself"
     return f"those of one {group['name']} ({group['groups']:,}); never both trained on and tested"
+
+
+def _between(ends: Sequence[int] | None) -> str:
+    if ends is None:
+        return ""
+    low, high = ends
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def _unlabelled(count: int) -> str:
