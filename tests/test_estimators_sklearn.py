@@ -35,6 +35,7 @@ FAST = [
     FeatureAttentionRegressor(max_steps=40, learning_rate=0.005),
 ]
 SLOW_LEARNERS = (
+    AdditiveNetRegressor,
     PrototypeNetRegressor,
     RuleNetRegressor,
     SoftForestRegressor,
