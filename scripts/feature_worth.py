@@ -14,7 +14,6 @@ Every line is on disk before the next begins; started again, it goes on.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 from collections import defaultdict
@@ -24,13 +23,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from _denoiser_arguments import parser_of, trained_denoiser
 from _development_tables import classification_tables
 from _journal import write_json
 from _page import interval, markdown
 from torch import Tensor
 
 from denograd.base import settings_by_model
-from denograd.denoisers import Context, State, WienerDenoiser, read_card, resolve_denoiser
+from denograd.denoisers import Context, State, WienerDenoiser, read_card
 from denograd.evaluation.significance import bootstrap_interval
 from denograd.meta.validation import Judged, MetaValidation
 from denograd.plot._words import THEMES
@@ -154,19 +154,11 @@ def read_done(file: Path, settings: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Measure what is missing, and print a table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, required=True, help="folder with catalog.csv")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
-    parser.add_argument("--denoiser", default="default", help="a shipped name, or a file")
-    parser.add_argument("--models", nargs="+", default=list(MODELS))
-    parser.add_argument("--rows", type=int, nargs="+", default=[16, 64, 256])
-    arguments = parser.parse_args()
+    arguments = parser_of(__doc__, MODELS, (16, 64, 256)).parse_args()
     torch.set_num_threads(1)
-    trained = resolve_denoiser(arguments.denoiser)
-    if not isinstance(trained, WienerDenoiser):
-        raise SystemExit(f"feature_worth.py: {arguments.denoiser!r} has no features to leave out")
+    trained = trained_denoiser(
+        arguments.denoiser, f"feature_worth.py: {arguments.denoiser!r} has no features to leave out"
+    )
     judges = Judges(arguments.data, arguments.denoiser, arguments.models, arguments.rows)
     settings = {
         "denoiser": read_card(arguments.denoiser)["sha256"], "judges": judges.fingerprint()

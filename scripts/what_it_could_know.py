@@ -19,7 +19,6 @@ Every model and number of rows is on disk before the next begins; started again,
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -28,12 +27,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from _denoiser_arguments import parser_of, trained_denoiser
 from _development_tables import classification_tables
 from _page import interval, markdown
 from torch import Tensor
 
 from denograd.base import base_settings
-from denograd.denoisers import Context, Denoised, State, WienerDenoiser, resolve_denoiser
+from denograd.denoisers import Context, Denoised, State, WienerDenoiser
 from denograd.evaluation.significance import bootstrap_interval
 from denograd.meta.engines import BatchedEngine
 from denograd.meta.episode import Episode
@@ -200,22 +200,15 @@ def kept(file: Path, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
 
 def main() -> None:
     """Measure what is missing, and print the tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, required=True, help="folder with catalog.csv")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
-    parser.add_argument("--denoiser", default="default", help="a shipped name, or a file")
-    parser.add_argument("--models", nargs="+", default=["soft_tree", "attention", "additive_net"])
-    parser.add_argument("--rows", type=int, nargs="+", default=[16, 32, 64, 128])
+    parser = parser_of(__doc__, ("soft_tree", "attention", "additive_net"), (16, 32, 64, 128))
     parser.add_argument("--seeds", type=int, default=4, help="an even number")
     arguments = parser.parse_args()
     if arguments.seeds < 2 or arguments.seeds % 2:
         parser.error(f"--seeds is {arguments.seeds}; half of them choose, so take an even number")
     torch.set_num_threads(1)
-    trained = resolve_denoiser(arguments.denoiser)
-    if not isinstance(trained, WienerDenoiser):
-        raise SystemExit(f"what_it_could_know.py: {arguments.denoiser!r} has no coefficients")
+    trained = trained_denoiser(
+        arguments.denoiser, f"what_it_could_know.py: {arguments.denoiser!r} has no coefficients"
+    )
     tables = classification_tables(arguments.data, "meta_validation", ("classes", "series"))
     arguments.out.mkdir(parents=True, exist_ok=True)
     found: dict[str, list[pd.DataFrame]] = {}

@@ -45,12 +45,11 @@ def grouped_split(
         >>> bool(np.isin(patients[split.test], patients[split.train[31]]).any())
         False
     """
-    rng, classes = np.random.default_rng(seed), len(np.unique(codes))
+    rng, present = np.random.default_rng(seed), np.unique(codes)
     counts = np.zeros((int(groups.max()) + 1, int(codes.max()) + 1), dtype=np.int64)
     np.add.at(counts, (groups, codes), 1)
     usual = counts.argmax(1)
     order = stratified_order(usual, rng)
-    present = np.unique(codes)
     first = _with_each(order, counts, present, ())
     last = _with_each(order[::-1], counts, present, first)
     rank = np.empty(len(order))
@@ -73,7 +72,7 @@ def grouped_split(
             f"than {LEAST_TEST_ROWS}; use a smaller size"
         )
     for part, what in ((rows[: min(sizes)], "training"), (test, "test")):
-        if len(np.unique(codes[part])) < classes:
+        if len(np.unique(codes[part])) < len(present):
             raise TableError(
                 f"{name}: size {min(sizes)} to {largest}, {len(order)} groups: a class is missing "
                 f"among the {what} rows, because its rows stand in too few groups; use sizes in "

@@ -106,7 +106,7 @@ class Table:
         groups = "classes" if self.task == "classification" else "groups of near target values"
         check_size(self.name, self.strata, size, groups)
         if self.groups is not None:
-            check_groups(self.name, pd.factorize(self.groups)[0], size)
+            check_groups(self.name, self._group_codes, size)
 
     def split(self, sizes: Sequence[int], seed: int) -> Split:
         """Nested, stratified training subsets and the test set of a seed.
@@ -124,8 +124,12 @@ class Table:
             self.check_size(size)
         if self.groups is None:
             return nested_split(self.strata, sizes, seed)
-        groups = pd.factorize(self.groups)[0]
-        return grouped_split(self.name, self.strata, groups, sizes, seed)
+        return grouped_split(self.name, self.strata, self._group_codes, sizes, seed)
+
+    @cached_property
+    def _group_codes(self) -> NDArray[np.int64]:
+        assert self.groups is not None
+        return pd.factorize(self.groups)[0].astype(np.int64)
 
     @cached_property
     def _factorized(self) -> tuple[NDArray[np.int64], list[Any]]:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from denograd.data.columns import ColumnPlan, unusable_text
-from denograd.data.dates import guess_date_format
+from denograd.data.dates import DateFormat, guess_date_format
 from denograd.data.encoder import CLIP, Encoder
 from denograd.data.errors import listing
 
@@ -90,11 +90,12 @@ class TableEncoder:
 
     def __init__(self, frame: pd.DataFrame, columns: Sequence[str]) -> None:
         self.columns = list(columns)
-        self.kinds = [_kind(frame[name], self.columns[i]) for i, name in enumerate(frame.columns)]
+        found = [_kind(frame[name], self.columns[i]) for i, name in enumerate(frame.columns)]
+        self.kinds = [kind for kind, _ in found]
         self._formats = {
-            place: _date_format(frame.iloc[:, place], self.columns[place])
-            for place, kind in enumerate(self.kinds)
-            if kind == "date" and not pd.api.types.is_datetime64_any_dtype(frame.iloc[:, place])
+            place: _told_of(guess, self.columns[place])
+            for place, (_, guess) in enumerate(found)
+            if guess is not None
         }
         #: columns of text that differs from row to row, where it is no wonder if nothing is known
         self._identifiers = {
@@ -214,22 +215,22 @@ def as_frame(values: pd.DataFrame | NDArray[Any]) -> pd.DataFrame:
     return frame.set_axis([f"f{i}" for i in range(frame.shape[1])], axis=1)
 
 
-def _kind(values: pd.Series[Any], column: str) -> str:
-    """``number``, ``category`` or ``date``, from a column's type, and of text from its values."""
+def _kind(values: pd.Series[Any], column: str) -> tuple[str, DateFormat | None]:
+    """``number``, ``category`` or ``date``, and how to read a date that is written as text."""
     dtype = values.dtype
     if pd.api.types.is_datetime64_any_dtype(dtype):
-        return "date"
+        return "date", None
     if pd.api.types.is_bool_dtype(dtype) or isinstance(dtype, pd.CategoricalDtype):
-        return "category"
+        return "category", None
     if pd.api.types.is_complex_dtype(dtype):
         raise ValueError(f"Complex data not supported: column {column!r} has type {dtype}")
     if pd.api.types.is_numeric_dtype(dtype):
-        return "number"
+        return "number", None
     if pd.api.types.is_object_dtype(dtype) or pd.api.types.is_string_dtype(dtype):
         present = values.dropna()
         numeric = [isinstance(v, numbers.Real) and not isinstance(v, _BOOLEAN) for v in present]
         if numeric and all(numeric):
-            return "number"
+            return "number", None
         strange = [v for v in present if not isinstance(v, (str, *_BOOLEAN, numbers.Real))]
         if strange:
             raise ValueError(
@@ -237,16 +238,15 @@ def _kind(values: pd.Series[Any], column: str) -> str:
                 "numbers, text, booleans, categories or dates"
             )
         texts = all(isinstance(v, str) for v in present)
-        return "date" if texts and guess_date_format(present) is not None else "category"
+        guess = guess_date_format(present) if texts else None
+        return ("category" if guess is None else "date"), guess
     raise ValueError(
         f"column {column!r} has type {dtype}; give numbers, text, booleans, categories or dates"
     )
 
 
-def _date_format(values: pd.Series[Any], column: str) -> str:
-    """How the dates of a column of text are read."""
-    guess = guess_date_format(values)
-    assert guess is not None
+def _told_of(guess: DateFormat, column: str) -> str:
+    """The format that the dates of a column of text are read by; warns if it is a guess."""
     if guess.ambiguous:
         warnings.warn(
             f"X: column {column!r}: day and month cannot be told apart; read as {guess.format}. "

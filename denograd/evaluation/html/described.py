@@ -31,26 +31,21 @@ def data(summary: Mapping[str, Any]) -> Section:
 
 
 def _grid(name: str, facts: Mapping[str, Any]) -> Grid:
-    lines = {
-        "file": facts["file"],
-        "SHA-256 of the file": facts["file_sha256"],
-        "rows": f"{facts['rows']:,}{_unlabelled(facts['unlabelled'])}",
-        "test rows of a run": _between(facts["test_rows"]),
-        "target": _target(facts),
-        "rows that belong together": _group(facts["group"]),
-        "numbers": _columns(facts["numbers"]),
-        "categories": _columns(facts["categories"]),
-        "dates": _columns(facts["dates"]),
-    }
+    lines = [
+        ("file", facts["file"]),
+        ("SHA-256 of the file", facts["file_sha256"]),
+        ("rows", f"{facts['rows']:,}{_unlabelled(facts['unlabelled'])}"),
+        ("test rows of a run", _between(facts["test_rows"])),
+        ("target", _target(facts)),
+        ("rows that belong together", _group(facts["group"])),
+        ("numbers", _columns(facts["numbers"])),
+        ("categories", _columns(facts["categories"])),
+        ("dates", _columns(facts["dates"])),
+    ]
     for reason in dict.fromkeys(facts["left_out"].values()):
         names = [column for column, why in facts["left_out"].items() if why == reason]
-        label = "left out" if "left out" not in lines else f"left out ({len(lines)})"
-        lines[label] = f"{listing(names)}: {reason}"
-    rows = [
-        Row(label.split(" (")[0], [Value(text, look="words")])
-        for label, text in lines.items()
-        if text
-    ]
+        lines.append(("left out", f"{listing(names)}: {reason}"))
+    rows = [Row(label, [Value(text, look="words")]) for label, text in lines if text]
     return Grid(name, ("what", "value"), rows)
 
 
