@@ -18,38 +18,38 @@ from denograd.models import (
 )
 
 
-def _soft_tree(rng: np.random.Generator, width: int, classes: int) -> TabularModel:
+def _soft_tree(rng: np.random.Generator, width: int, classes: int | None) -> TabularModel:
     return SoftTree(width, classes, depth=int(rng.choice([2, 3, 3, 3, 4, 5])))
 
 
-def _soft_forest(rng: np.random.Generator, width: int, classes: int) -> TabularModel:
+def _soft_forest(rng: np.random.Generator, width: int, classes: int | None) -> TabularModel:
     trees, depth = int(rng.choice([2, 4, 8])), int(rng.choice([2, 3, 3]))
     return SoftForest(width, classes, trees=trees, depth=depth, oblivious=bool(rng.random() < 0.3))
 
 
-def _attention(rng: np.random.Generator, width: int, classes: int) -> TabularModel:
+def _attention(rng: np.random.Generator, width: int, classes: int | None) -> TabularModel:
     size = int(rng.choice([4, 8, 8, 12, 16]))
     return FeatureAttention(width, classes, width=size, heads=int(rng.choice([1, 2, 2, 4])))
 
 
-def _temporal_attention(rng: np.random.Generator, width: int, classes: int) -> TabularModel:
+def _temporal_attention(rng: np.random.Generator, width: int, classes: int | None) -> TabularModel:
     size, heads = int(rng.choice([4, 8, 8, 12, 16])), int(rng.choice([1, 2, 2, 4]))
     return TemporalAttention(1, width, classes, width=size, heads=heads)
 
 
-def _additive_net(rng: np.random.Generator, width: int, classes: int) -> TabularModel:
+def _additive_net(rng: np.random.Generator, width: int, classes: int | None) -> TabularModel:
     return AdditiveNet(width, classes, width=int(rng.choice([4, 8, 16, 16])))
 
 
-def _rule_net(rng: np.random.Generator, width: int, classes: int) -> TabularModel:
+def _rule_net(rng: np.random.Generator, width: int, classes: int | None) -> TabularModel:
     return RuleNet(width, classes, rules=int(rng.choice([8, 16, 16, 32])))
 
 
-def _prototype_net(rng: np.random.Generator, width: int, classes: int) -> TabularModel:
+def _prototype_net(rng: np.random.Generator, width: int, classes: int | None) -> TabularModel:
     return PrototypeNet(width, classes, prototypes=int(rng.choice([4, 8, 8, 16])))
 
 
-_DRAWS: dict[str, Callable[[np.random.Generator, int, int], TabularModel]] = {
+_DRAWS: dict[str, Callable[[np.random.Generator, int, int | None], TabularModel]] = {
     "soft_tree": _soft_tree,
     "soft_forest": _soft_forest,
     "attention": _attention,
@@ -60,14 +60,16 @@ _DRAWS: dict[str, Callable[[np.random.Generator, int, int], TabularModel]] = {
 }
 
 
-def draw_model(rng: np.random.Generator, name: str, width: int, classes: int) -> TabularModel:
+def draw_model(
+    rng: np.random.Generator, name: str, width: int, classes: int | None
+) -> TabularModel:
     """An architecture of a random size around its default one.
 
     Args:
         rng: source of the sizes; the weights come from torch's global generator.
         name: as `denograd.models.registry.make_model` takes it; a sequence has one channel.
         width: number of features.
-        classes: number of classes, at least 2.
+        classes: number of classes, at least 2; None for a measured target.
 
     Raises:
         ValueError: an unknown name.

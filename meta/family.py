@@ -46,24 +46,27 @@ class PriorFamily:
 
     Args:
         max_classes: largest number of classes.
+        measured: whether targets are numbers; then there are no classes.
     """
 
-    def __init__(self, max_classes: int = 5) -> None:
-        self.max_classes = max_classes
+    def __init__(self, max_classes: int = 5, measured: bool = False) -> None:
+        self.max_classes, self.measured = max_classes, measured
 
     def draw(self, rng: np.random.Generator, rows: int, test_rows: int, max_features: int) -> Task:
-        """Draw a task whose training rows show at least two classes."""
+        """Draw a task whose training rows show at least two classes, or numbers."""
         while True:
             low = min(max_features, max(2, max_features // 5))
             n_features = round(np.exp(rng.uniform(np.log(low), np.log(max_features))))
-            n_classes = 2 if rng.random() < 0.6 else int(rng.integers(2, self.max_classes + 1))
+            n_classes: int | None = None
+            if not self.measured:
+                n_classes = 2 if rng.random() < 0.6 else int(rng.integers(2, self.max_classes + 1))
             x, y = draw_prior_table(rng, rows + test_rows, n_features, n_classes)
             if len(np.unique(y[:rows])) > 1 and np.ptp(x[:rows], axis=0).max() > 1e-3:
                 return make_task("prior", x[:rows], y[:rows], x[rows:], y[rows:], n_classes)
 
     def fingerprint(self) -> str:
         """Tells families of other settings apart."""
-        return f"prior, {self.max_classes} classes"
+        return "prior, measured" if self.measured else f"prior, {self.max_classes} classes"
 
 
 WRONG_LABELS = (0.5, 0.5)
@@ -74,7 +77,8 @@ class TableFamily:
     """Tasks cut from real tables.
 
     Each draw takes a table, a few of its classes if there are many, now and then merges
-    some, a subset of its columns, new training and test rows and, often, wrong labels.
+    some, a subset of its columns, new training and test rows and, often, wrong labels. Measured
+    targets get noise instead.
 
     Args:
         tables: the sources.
@@ -83,10 +87,12 @@ class TableFamily:
         augment: whether to draw columns, classes and wrong labels at random. Without it
             a task is the table itself, in a new order of rows.
         wrong_labels: share of the draws that get wrong labels, and the largest share of labels
-            that are drawn anew in one; the more, the weaker are the signals.
+            that are drawn anew in one; the more, the weaker are the signals. For measured targets
+            the share of the draws that get noise, and its largest share of the variance.
 
     Raises:
-        ValueError: no table was given, or a share is not between 0 and 1.
+        ValueError: no table was given, some have classes and others measured targets, or a share
+            is not between 0 and 1 (the second below 1 for measured targets).
     """
 
     def __init__(
@@ -101,6 +107,15 @@ class TableFamily:
         if not all(0 <= share <= 1 for share in wrong_labels):
             raise ValueError(
                 f"TableFamily: wrong_labels={wrong_labels!r}; both shares must be between 0 and 1"
+            )
+        if len({table.n_classes is None for table in tables}) > 1:
+            raise ValueError(
+                "TableFamily: tables hold classes and measured targets; make a family of each"
+            )
+        if tables[0].n_classes is None and wrong_labels[1] == 1:
+            raise ValueError(
+                f"TableFamily: wrong_labels={wrong_labels!r}; a measured target that is all noise "
+                "cannot be made, so take a second share below 1"
             )
         self.tables, self.max_classes, self.augment = list(tables), max_classes, augment
         self.wrong_labels = wrong_labels
@@ -119,8 +134,8 @@ class TableFamily:
             if task is not None:
                 return task
         raise ValueError(
-            f"TableFamily: rows={rows}, and {DRAWS:,} draws gave no task with two classes and a "
-            "column that varies; give larger tables, or tables with less rare classes"
+            f"TableFamily: rows={rows}, and {DRAWS:,} draws gave no task with two classes (or "
+            "numbers) and a column that varies; give larger tables, or less rare classes"
         )
 
     def fingerprint(self) -> str:
@@ -139,24 +154,17 @@ class TableFamily:
         max_features: int,
     ) -> Task | None:
         """Draw a task from one table; None if the draw left too few rows or classes."""
-        labels, pool = table.labels, np.arange(len(table.labels))
-        limit = self.max_classes if self.augment else table.n_classes
-        if self.augment and table.n_classes > 2 and rng.random() < 0.3:
-            limit = int(rng.integers(2, self.max_classes + 1))
-        if table.n_classes > limit:
-            order = rng.permutation(table.n_classes)
-            # As many classes as asked for, and more where those have too few rows.
-            enough = np.bincount(labels, minlength=table.n_classes)[order].cumsum()
-            needed = 1 + int(np.searchsorted(enough, rows + MINIMUM_TEST_ROWS))
-            pool = pool[np.isin(labels, order[: max(limit, needed)])]
+        measured = table.n_classes is None
+        pool = np.arange(len(table.labels)) if measured else self._rows_of_some(rng, table, rows)
         if len(pool) < rows + MINIMUM_TEST_ROWS:
             return None
         # A large table is not permuted whole for a few rows.
         take = rng.choice(pool, size=min(len(pool), rows + test_rows), replace=False)
-        drawn = labels[take]
-        if self.augment and rng.random() < 0.15:
-            drawn = merge_classes(rng, drawn)
-        _, y = np.unique(drawn, return_inverse=True)
+        y = table.labels[take]
+        if not measured:
+            if self.augment and rng.random() < 0.15:
+                y = merge_classes(rng, y)
+            y = np.unique(y, return_inverse=True)[1]
         x = table.columns[take]
         n_features = x.shape[1]
         if self.augment:
@@ -166,18 +174,57 @@ class TableFamily:
                 n_features = round(width)
             n_features = min(n_features, max_features)
             x = x[:, draw_columns(rng, x.shape[1], n_features, table.ordered)]
-        n_classes = int(y.max()) + 1
-        varies = np.ptp(x[:rows], axis=0).max() > 1e-3
-        if n_classes < 2 or len(np.unique(y[:rows])) < 2 or not varies:
+        if np.ptp(x[:rows], axis=0).max() <= 1e-3 or len(np.unique(y[:rows])) < 2:
             return None
+        n_classes = None if measured else int(y.max()) + 1
         often, most = self.wrong_labels
         if self.augment and rng.random() < often:
-            flipped = rng.random(len(y)) < rng.uniform(0.0, most)
-            y[flipped] = rng.integers(n_classes, size=int(flipped.sum()))
+            y = (add_noise if measured else draw_anew)(rng, y, rng.uniform(0.0, most))
             if len(np.unique(y[:rows])) < 2:
                 return None
         x64 = x.astype(np.float64)
         return make_task(table.name, x64[:rows], y[:rows], x64[rows:], y[rows:], n_classes)
+
+    def _rows_of_some(
+        self, rng: np.random.Generator, table: SourceTable, rows: int
+    ) -> NDArray[np.int64]:
+        """The rows of as many classes as a task may have."""
+        classes = table.n_classes or 0
+        limit = self.max_classes if self.augment else classes
+        if self.augment and classes > 2 and rng.random() < 0.3:
+            limit = int(rng.integers(2, self.max_classes + 1))
+        if classes <= limit:
+            return np.arange(len(table.labels))
+        order = rng.permutation(classes)
+        # As many classes as asked for, and more where those have too few rows.
+        enough = np.bincount(table.labels, minlength=classes)[order].cumsum()
+        needed = 1 + int(np.searchsorted(enough, rows + MINIMUM_TEST_ROWS))
+        return np.flatnonzero(np.isin(table.labels, order[: max(limit, needed)]))
+
+
+def draw_anew(
+    rng: np.random.Generator, labels: NDArray[np.int64], share: float
+) -> NDArray[np.int64]:
+    """Labels of which a share is drawn anew, all classes alike."""
+    flipped = rng.random(len(labels)) < share
+    wrong = labels.copy()
+    wrong[flipped] = rng.integers(int(labels.max()) + 1, size=int(flipped.sum()))
+    return wrong
+
+
+def add_noise(
+    rng: np.random.Generator, target: NDArray[np.float64], share: float
+) -> NDArray[np.float64]:
+    """A measured target with noise that makes up a share of its variance.
+
+    Example:
+        >>> target = np.linspace(0.0, 1.0, 10_000)
+        >>> noisy = add_noise(np.random.default_rng(0), target, 0.5)
+        >>> round(float(np.corrcoef(target, noisy)[0, 1] ** 2), 1)
+        0.5
+    """
+    deviation = target.std() * np.sqrt(share / (1 - share))
+    return np.asarray(target + rng.normal(scale=deviation, size=len(target)))
 
 
 def draw_columns(

@@ -44,12 +44,11 @@ def stacked_forward(template: TabularModel) -> Forward | None:
     traced = traced_forward(template)
     if traced is not None:
         return lambda *inputs: traced(*inputs)[0]
-    if template.n_classes is None:
-        return None
     # A subclass may compute something else.
     if type(template) is SoftTree:
         depth, temperature = template.depth, template.temperature
-        return lambda *inputs: _soft_tree(depth, temperature, *inputs)
+        measured = template.n_classes is None
+        return lambda *inputs: _soft_tree(depth, temperature, measured, *inputs)
     if type(template) is FeatureAttention:
         heads, normalize = template.heads, template.normalize
         return lambda *inputs: _attention(heads, normalize, *inputs)
@@ -59,6 +58,7 @@ def stacked_forward(template: TabularModel) -> Forward | None:
 def _soft_tree(
     depth: int,
     temperature: float,
+    measured: bool,
     parameters: dict[str, Tensor],
     x: Tensor,
     feature_mask: Tensor,
@@ -74,6 +74,8 @@ def _soft_tree(
     else:
         left, right = _turns(depth, gates.dtype, gates.device)
         paths = F.logsigmoid(gates) @ right + F.logsigmoid(-gates) @ left
+    if measured:
+        return paths.exp() @ parameters["leaves.weight"]
     scores = parameters["leaves.weight"].masked_fill(~class_mask.unsqueeze(1), HIDDEN)
     leaves = F.log_softmax(scores, dim=-1)
     return torch.logsumexp(paths.unsqueeze(-1) + leaves.unsqueeze(1), dim=-2)

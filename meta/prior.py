@@ -1,4 +1,4 @@
-"""Synthetic tasks: random structural models of a table and of its labels.
+"""Synthetic tasks: random structural models of a table and of its labels or measured target.
 
 A draw decides the shape of the columns (Gaussian, skewed, heavy-tailed, binary, ordinal),
 how they depend on one another (a random factor model), which of them matter, what the
@@ -10,6 +10,7 @@ too, so over-confidence costs.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,18 +19,18 @@ Array = NDArray[np.float64]
 
 
 def draw_prior_table(
-    rng: np.random.Generator, rows: int, n_features: int, n_classes: int
-) -> tuple[Array, NDArray[np.int64]]:
-    """Draw a table and its labels.
+    rng: np.random.Generator, rows: int, n_features: int, n_classes: int | None
+) -> tuple[Array, NDArray[Any]]:
+    """Draw a table and its labels, or its measured target.
 
     Args:
         rng: source of randomness.
         rows: number of rows.
         n_features: number of columns.
-        n_classes: number of classes, at least 2.
+        n_classes: number of classes, at least 2; None for a measured target.
 
     Returns:
-        columns ``(rows, n_features)`` and labels ``(rows,)`` in ``0..n_classes-1``.
+        columns ``(rows, n_features)`` and labels ``(rows,)`` in ``0..n_classes-1``, or numbers.
 
     Example:
         >>> x, y = draw_prior_table(np.random.default_rng(0), 50, 6, 3)
@@ -41,18 +42,49 @@ def draw_prior_table(
     relevant = max(1, round(n_features * rng.uniform(0.15, 1.0)))
     used = rng.permutation(n_features)[:relevant]
     inputs = _standardised(columns[:, used] if rng.random() < 0.8 else latent[:, used])
+    outputs = 1 if n_classes is None else n_classes
     teacher = TEACHERS[rng.integers(len(TEACHERS))]
-    scores = _standardised(teacher(rng, inputs, n_classes))
+    scores = _standardised(teacher(rng, inputs, outputs))
     if rng.random() < 0.3:
         other = TEACHERS[rng.integers(len(TEACHERS))]
-        scores = _standardised(scores + _standardised(other(rng, inputs, n_classes)))
+        scores = _standardised(scores + _standardised(other(rng, inputs, outputs)))
     strength = np.exp(rng.uniform(np.log(0.15), np.log(6.0)))
-    logits = strength * scores + rng.normal(0, rng.choice([0.1, 0.7, 1.5]), n_classes)
+    if n_classes is None:
+        return columns, _measure(rng, strength * scores[:, 0])
+    return columns, _label(rng, strength * scores)
+
+
+def _label(rng: np.random.Generator, scores: Array) -> NDArray[np.int64]:
+    """Labels drawn by the scores of each row ``(rows, C)``, some of them wrong."""
+    rows, n_classes = scores.shape
+    logits = scores + rng.normal(0, rng.choice([0.1, 0.7, 1.5]), n_classes)
     gumbel = rng.gumbel(size=logits.shape)
     labels = np.argmax(logits + gumbel, axis=1)
     flipped = rng.random(rows) < rng.choice([0.0, 0.0, 0.05, 0.15])
     labels[flipped] = rng.integers(n_classes, size=int(flipped.sum()))
-    return columns, labels.astype(np.int64)
+    return labels.astype(np.int64)
+
+
+def _measure(rng: np.random.Generator, scores: Array) -> Array:
+    """Measured numbers: scores and noise of deviation 1, with the shapes that targets have.
+
+    Noise is normal, heavy-tailed (Student's t of 3 degrees) or the larger, the larger the score;
+    the whole may be skewed, as prices and durations are, or rounded to a few levels, as scales are.
+    """
+    kind = rng.choice(3, p=[0.5, 0.3, 0.2])
+    noise = rng.standard_t(3, size=len(scores)) / np.sqrt(3) if kind == 1 else None
+    if noise is None:
+        noise = rng.normal(size=len(scores))
+    if kind == 2:
+        noise = noise * np.exp(0.5 * scores / max(scores.std(), 1e-9))
+    target = scores + noise
+    shape = rng.choice(3, p=[0.6, 0.25, 0.15])
+    if shape == 1:
+        target = np.exp(rng.uniform(0.2, 0.8) * target / max(target.std(), 1e-9))
+    if shape == 2:
+        levels = int(rng.integers(3, 12))
+        target = np.round(levels * (np.argsort(np.argsort(target)) / len(target)))
+    return np.asarray(target, dtype=np.float64)
 
 
 def _standardised(x: Array) -> Array:

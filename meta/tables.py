@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from denograd.data import Encoder, Table, TableError, plan_columns, read_tables
+from denograd.data.target import TaskName
 
 
 @dataclass(frozen=True)
@@ -20,19 +22,19 @@ class SourceTable:
         name: of the data set.
         columns: ``(rows, features)``, encoded as the evaluation encodes training rows. A
             draw standardises its own training rows anew.
-        labels: ``(rows,)``, classes ``0..n_classes-1``.
+        labels: ``(rows,)``, classes ``0..n_classes-1``, or measured numbers as float64.
         ordered: whether the columns are the steps of a series, which draws leave in order.
     """
 
     name: str
     columns: NDArray[np.float32]
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
     ordered: bool = False
 
     @property
-    def n_classes(self) -> int:
-        """Number of classes."""
-        return int(self.labels.max()) + 1
+    def n_classes(self) -> int | None:
+        """Number of classes; None for a measured target."""
+        return None if self.labels.dtype.kind == "f" else int(self.labels.max()) + 1
 
 
 def encode_source(table: Table, ordered: bool = False) -> SourceTable:
@@ -46,17 +48,18 @@ def encode_source(table: Table, ordered: bool = False) -> SourceTable:
         TableError: no column of it can be used.
     """
     encoder = Encoder(plan_columns(table)).fit(table.features)
-    return SourceTable(table.name, encoder.transform(table.features), table.codes, ordered)
+    return SourceTable(table.name, encoder.transform(table.features), table.y, ordered)
 
 
 def load_sources(
-    paths: Sequence[str], target: str | None = None
+    paths: Sequence[str], target: str | None = None, task: TaskName = "classification"
 ) -> tuple[list[SourceTable], dict[str, str]]:
     """Read and encode files, and the tables of folders.
 
     Args:
         paths: CSV or Parquet files, or folders of them.
         target: name of the label's column in each; default: the last.
+        task: ``classification``, or ``regression`` for targets that are measured.
 
     Returns:
         the sources, and for each file that could not be used the reason.
@@ -64,7 +67,7 @@ def load_sources(
     Raises:
         TableError: no file could be used.
     """
-    tables, errors = read_tables(paths, target)
+    tables, errors = read_tables(paths, target, task)
     sources = []
     for table in tables:
         try:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from denograd.data import TargetScale
 from denograd.data.encoder import CLIP
 
 
@@ -35,15 +36,15 @@ class Task:
 def make_task(
     name: str,
     x_train: NDArray[np.floating],
-    y_train: NDArray[np.int64],
+    y_train: NDArray[Any],
     x_test: NDArray[np.floating],
-    y_test: NDArray[np.int64],
-    n_classes: int,
+    y_test: NDArray[Any],
+    n_classes: int | None,
 ) -> Task:
     """Standardise both parts with the mean and deviation of the training rows.
 
-    Columns that are constant in the training rows are left out, as the encoder of the
-    evaluation leaves them out.
+    So is a measured target (``n_classes`` is None). Columns that are constant in the training
+    rows are left out, as the encoder of the evaluation leaves them out.
 
     Raises:
         ValueError: every column is constant.
@@ -58,6 +59,9 @@ def make_task(
     def scaled(x: NDArray[np.floating]) -> NDArray[np.float32]:
         return np.asarray(np.clip((x - mean) / deviation, -CLIP, CLIP), dtype=np.float32)
 
+    if n_classes is None:
+        scale = TargetScale.fit(y_train)
+        y_train, y_test = scale.standardise(y_train), scale.standardise(y_test)
     return Task(name, scaled(x_train), y_train, scaled(x_test), y_test, n_classes)
 
 
@@ -72,7 +76,7 @@ class TaskBatch:
         x_test: ``(T, m, F)``.
         y_test: ``(T, m)``; where padded -100 (torch's ignored label), or NaN if measured.
         rows: ``(T,)``, training rows of each task.
-        features, classes: ``(T,)``, real features and classes of each task.
+        features, classes: ``(T,)``, real features and classes of each task; 1 if measured.
         feature_mask: ``(T, F)``, boolean.
         class_mask: ``(T, C)``, boolean.
     """
@@ -90,6 +94,11 @@ class TaskBatch:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def n_classes(self) -> int | None:
+        """The most classes that a task has, None for measured targets: for a common model."""
+        return None if self.y_train.is_floating_point() else int(self.classes.max())
 
     def to(self, device: torch.device) -> TaskBatch:
         """The same tasks on another device."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from denograd.baselines import control_settings, read_control, schedule_factor
+from denograd.baselines.control import control_file
 from denograd.denoisers import Denoiser, IdentityDenoiser
 from denograd.meta.engines import run_episode
 from denograd.meta.episode import Episode, assemble_episode
@@ -27,7 +28,8 @@ class Score:
     """How a denoiser compares with the control; the unit is a table at one size.
 
     Attributes:
-        ratio: geometric mean of held-out log loss, denoiser over control.
+        ratio: geometric mean of held-out log loss, denoiser over control; of mean squared
+            errors, where targets are measured.
         wins: share of cells in which the denoiser's is lower.
         worst: largest ratio of a cell.
         by_model: model to its geometric mean ratio.
@@ -67,19 +69,20 @@ UNSEEN = "prototype_net"
 """The architecture that judges denoisers that were trained on others."""
 
 
-def judging_models(trained: Sequence[str]) -> tuple[str, ...]:
+def judging_models(trained: Sequence[str], measured: bool = False) -> tuple[str, ...]:
     """Architectures to judge a denoiser by: trained ones, and one that it has never seen.
 
     Those without a tuned control judge nothing, for there is nothing to compare with.
 
     Args:
         trained: names of the models that are meta-trained on.
+        measured: whether targets are measured, for which another control is tuned.
 
     Example:
         >>> judging_models(["soft_tree", "attention"])
         ('soft_tree', 'attention', 'prototype_net')
     """
-    tuned = {entry.model for entry in read_control()}
+    tuned = {entry.model for entry in read_control(control_file(measured))}
     return tuple(name for name in dict.fromkeys((*trained, UNSEEN)) if name in tuned)
 
 
@@ -174,7 +177,8 @@ class MetaValidation:
         learning_rate: of the base that denoisers run around.
 
     Raises:
-        ValueError: no table was given, or a model is not known.
+        ValueError: no table was given, some have classes and others measured targets, or a model
+            is not known.
     """
 
     def __init__(
@@ -189,6 +193,12 @@ class MetaValidation:
     ) -> None:
         if not tables:
             raise ValueError("MetaValidation: tables is empty; give at least one table")
+        kinds = {table.n_classes is None for table in tables}
+        if len(kinds) > 1:
+            raise ValueError(
+                "MetaValidation: tables hold classes and measured targets; judge them apart"
+            )
+        self._control_file = control_file(measured=kinds.pop())
         self.settings = f"{tuple(models)}, {tuple(rows)} rows, {seeds} seeds"
         self.tables = list(tables)
         self.steps, self.noise, self.learning_rate = steps, noise, learning_rate
@@ -217,7 +227,7 @@ class MetaValidation:
         ):
             if group:
                 tasks = TaskBatch.stack(group)
-                template = make_model(name, tasks.x_train.shape[-1], int(tasks.classes.max()))
+                template = make_model(name, tasks.x_train.shape[-1], tasks.n_classes)
                 episode = judged_episode(
                     rng, tasks, template, rows, steps=self.steps, noise=self.noise
                 )
@@ -247,7 +257,7 @@ class MetaValidation:
         return self._control
 
     def _run_control(self, name: str, rows: int, episode: Episode) -> Tensor:
-        settings = control_settings(name, self.steps, rows)
+        settings = control_settings(name, self.steps, rows, self._control_file)
         return adamw_losses(episode, settings.lr, settings.weight_decay, settings.schedule)
 
     def score(

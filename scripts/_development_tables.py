@@ -62,6 +62,27 @@ def classification_tables(
     return sources
 
 
+def measured_tables(data: Path, split: str) -> list[SourceTable]:
+    """The tables of one split whose target is a number, encoded; series in their order.
+
+    Raises:
+        TableError: none of them can be used.
+    """
+    sources = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TableWarning)
+        for task in KINDS["numbers"]:
+            for path in files_of(data, split, [task]):
+                try:
+                    table = read_table(path, "target", task="regression")
+                    sources.append(encode_source(table, ordered=task.startswith("ts-")))
+                except TableError as error:
+                    print(f"left out: {error}")
+    if not sources:
+        raise TableError(f"{data}: no table of {split} with a measured target can be used")
+    return sources
+
+
 def files_of(data: Path, split: str, tasks: Sequence[str]) -> list[Path]:
     """The files of a split whose task, as the catalogue calls it, is one of these."""
     catalog = pd.read_csv(data / "catalog.csv")

@@ -2,8 +2,9 @@
 
 Half of the tasks come from the synthetic prior, half from the real classification tables
 of `meta_train`; the weights are chosen on the tables of `meta_validation`. Neither holds a
-table that `denograd demo` shows, nor a copy of one. Runs for the given time on one core;
-killed, it goes on with `--resume`.
+table that `denograd demo` shows, nor a copy of one. With `--measured` all targets are numbers, of
+the prior and of the regression tables, and the loss is the squared error. Runs for the given time
+on one core; killed, it goes on with `--resume`.
 
     python scripts/meta_train_default.py --data ../shared/data --out runs/default --minutes 150
 """
@@ -18,7 +19,7 @@ import time
 from pathlib import Path
 
 import torch
-from _development_tables import KINDS, SHOWN_BY_DEMO, classification_tables
+from _development_tables import KINDS, SHOWN_BY_DEMO, classification_tables, measured_tables
 
 from denograd.denoisers import WienerDenoiser, load_denoiser
 from denograd.meta.checkpoint import Progress
@@ -63,6 +64,10 @@ def main() -> None:
     parser.add_argument(
         "--kinds", nargs="+", default=["classes"], choices=KINDS, help="of tables to train on"
     )
+    parser.add_argument(
+        "--measured", action="store_true", help="targets that are numbers, in place of --kinds"
+    )
+    parser.add_argument("--floor", type=float, default=0.25, help="of the meta-loss")
     parser.add_argument("--max-features", type=int, default=56, help="of the widest tasks")
     parser.add_argument("--rows", type=int, nargs=2, default=[16, 256], help="of training tasks")
     parser.add_argument(
@@ -96,12 +101,17 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    train = classification_tables(arguments.data, "meta_train", arguments.kinds)
-    judged = [kind for kind in arguments.kinds if kind != "numbers"]
-    validate = classification_tables(arguments.data, "meta_validation", judged)
+    if arguments.measured:
+        train, validate = (
+            measured_tables(arguments.data, split) for split in ("meta_train", "meta_validation")
+        )
+    else:
+        train = classification_tables(arguments.data, "meta_train", arguments.kinds)
+        judged = [kind for kind in arguments.kinds if kind != "numbers"]
+        validate = classification_tables(arguments.data, "meta_validation", judged)
     often, most = arguments.wrong_labels
     tables = TableFamily(train, wrong_labels=(often, most))
-    family = MixedFamily([(PriorFamily(), 0.5), (tables, 0.5)])
+    family = MixedFamily([(PriorFamily(measured=arguments.measured), 0.5), (tables, 0.5)])
     ablation: str | None = arguments.ablate
     distribution = EpisodeDistribution(
         models=tuple(arguments.models),
@@ -130,10 +140,12 @@ def main() -> None:
         distribution,
         config,
         arguments.out,
-        loss=MetaLoss(clip=arguments.loss_clip, linear_above=arguments.linear_above),
+        loss=MetaLoss(
+            floor=arguments.floor, clip=arguments.loss_clip, linear_above=arguments.linear_above
+        ),
         validation=MetaValidation(
             validate,
-            judging_models(arguments.models),
+            judging_models(arguments.models, arguments.measured),
             seeds=1,
             noise=ablation != "noise",
             learning_rate=arguments.judge_rate,

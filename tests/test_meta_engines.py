@@ -414,12 +414,45 @@ def test_stacked_forward_equals_the_module_one_task_at_a_time(
             torch.testing.assert_close(stack[task], alone, rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: SoftTree(5, None, depth=4, temperature=0.7),
+        lambda: SoftTree(5, None, depth=DEEPEST + 1),
+        lambda: FeatureAttention(5, None, width=6, heads=3),
+        lambda: AdditiveNet(5, None, width=4),
+    ],
+)
+def test_stacked_forward_of_measured_targets_equals_the_module(
+    make: Callable[[], TabularModel],
+) -> None:
+    torch.manual_seed(4)
+    modules = [make().double() for _ in range(3)]
+    with torch.no_grad():
+        for module in modules:
+            for parameter in module.parameters():
+                parameter.add_(torch.randn_like(parameter))
+    x = torch.randn(3, 6, 5, dtype=torch.double)
+    features = torch.arange(5) < torch.tensor([[5], [3], [1]])
+    forward = stacked_forward(modules[0])
+    assert forward is not None
+    names = [name for name, _ in modules[0].named_parameters()]
+    stacked = {n: torch.stack([dict(m.named_parameters())[n] for m in modules]) for n in names}
+    predicted = forward(stacked, x, features, torch.ones(3, 1, dtype=torch.bool))
+    found = torch.autograd.grad(predicted.square().sum(), list(stacked.values()))
+    for task, module in enumerate(modules):
+        own = module(x[task], features[task])
+        torch.testing.assert_close(predicted[task], own)
+        expected = torch.autograd.grad(own.square().sum(), list(module.parameters()))
+        for stack, alone in zip(found, expected, strict=True):
+            torch.testing.assert_close(stack[task], alone, rtol=1e-8, atol=1e-10)
+
+
 def test_models_without_a_stacked_forward_are_left_to_vmap() -> None:
     class Other(SoftTree):
         """Might compute anything."""
 
     assert stacked_forward(Other(3, 2)) is None
-    assert stacked_forward(SoftTree(3, None)) is None
     assert stacked_forward(AdditiveNet(3, 2, pairs=[(0, 1)])) is None
     assert stacked_forward(PlainModel(nn.Linear(3, 2), 3, 2)) is None
 

@@ -20,10 +20,11 @@ class MetaLoss:
     ``log(min(loss, clip * log C) + floor)``: the logarithm makes it the geometric mean of
     loss ratios, whatever the tasks' scales; the floor keeps tasks that can be learnt almost
     without loss, where ratios range widely, from drowning out those with a weak signal; the
-    clip is far above the loss ``log C`` of guessing, so that over-confidence costs.
+    clip is far above the loss ``log C`` of guessing, so that over-confidence costs. Of measured
+    targets, which are standardised, the loss is the mean squared error, and that of guessing 1.
 
     Args:
-        floor: in nats.
+        floor: in nats; in variances of the target, where it is measured.
         clip: in units of the loss of guessing.
         linear_above: in the same units; from here on the logarithm goes on along its tangent, so
             that over-confidence costs in proportion to the loss; None: nowhere.
@@ -47,8 +48,8 @@ class MetaLoss:
             )
 
     def __call__(self, losses: Tensor, classes: Tensor) -> Tensor:
-        """``(T,)`` losses in nats to ``(T,)``; ``classes`` are the tasks' class counts."""
-        guess = torch.log(classes.to(losses.dtype))
+        """``(T,)`` losses to ``(T,)``; ``classes`` are the class counts, 1 if measured."""
+        guess = torch.where(classes > 1, torch.log(classes.to(losses.dtype)), 1.0)
         losses = torch.minimum(losses, self.clip * guess)
         if self.linear_above is None:
             return torch.log(losses + self.floor)
