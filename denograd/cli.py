@@ -211,6 +211,7 @@ def demo(
         "denograd meta-train --tasks prior --minutes 30 --out my-denoiser",
         "denograd meta-train --tasks prior hospital-tables/ --target outcome --out my-denoiser",
         "denograd meta-train --tasks a.csv b.csv --models soft_tree --steps 500 --out my-denoiser",
+        "denograd meta-train --tasks prior doses/ --task regression --steps 500 --out my-denoiser",
         "denograd meta-train --tasks prior --minutes 60 --out my-denoiser --resume",
         "torchrun --nproc-per-node 2 -m denograd.meta --tasks prior --steps 1000 --out my-denoiser",
     ),
@@ -225,8 +226,12 @@ def meta_train(
     ],
     out: Annotated[Path, typer.Option(help="Folder for checkpoints and the denoiser.")],
     target: Annotated[
-        str | None, typer.Option(help="Column of class labels; default: the last.")
+        str | None, typer.Option(help="Column to predict; default: the last.")
     ] = None,
+    task: Annotated[
+        str,
+        typer.Option(help="classification, or regression for targets that are measured."),
+    ] = "classification",
     minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes.")] = None,
     steps: Annotated[int | None, typer.Option(help="Stop after so many meta-steps.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 0,
@@ -266,6 +271,7 @@ def meta_train(
             tasks=tasks,
             out=out,
             target=target,
+            task=task,
             minutes=minutes,
             steps=steps,
             seed=seed,

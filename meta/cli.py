@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from denograd.data import TableError, TableWarning
+from denograd.data import TableError, TableWarning, TaskName
 from denograd.meta.config import MetaTrainingError, TrainerConfig
 from denograd.meta.episode import EpisodeDistribution
+from denograd.meta.estimators import MetaLoss
 from denograd.meta.family import (
     TRIALS,
     MixedFamily,
@@ -31,6 +32,9 @@ from denograd.meta.validation import MetaValidation, judging_models
 from denograd.meta.view import View
 from denograd.models.registry import KNOWN_MODELS, MODEL_NAMES
 
+FLOOR_MEASURED = 0.1
+"""Of the meta-loss where targets are measured, in their variances; as the control was tuned."""
+
 VALIDATION_SHARE = 0.25
 """Share of a user's tables that is kept for meta-validation, if there are four or more."""
 
@@ -40,6 +44,7 @@ def run_meta_training(
     tasks: Sequence[str],
     out: Path,
     target: str | None = None,
+    task: str = "classification",
     minutes: float | None = None,
     steps: int | None = None,
     seed: int = 0,
@@ -61,7 +66,9 @@ def run_meta_training(
     Args:
         tasks: the word ``prior``, and CSV or Parquet files or folders of them.
         out: folder for the denoiser, checkpoints and logs.
-        target: name of the label's column in each table; default: the last.
+        target: name of the column to predict in each table; default: the last.
+        task: ``classification``, or ``regression`` for targets that are measured, those of the
+            prior too; a denoiser is trained for one of them.
         minutes: time to train.
         steps: meta-steps to train; default, if no minutes are given either: 1,000.
         seed: of everything drawn.
@@ -84,6 +91,8 @@ def run_meta_training(
         KeyboardInterrupt: it was interrupted; what is done is saved.
     """
     _check(models, minutes, steps, patience, task_count, max_rows)
+    kind = _task(task)
+    measured = kind == "regression"
     if seed < 0:
         raise MetaTrainingError(f"--seed {seed}: it must be 0 or above")
     where = _device(device)
@@ -101,7 +110,7 @@ def run_meta_training(
     config.make_engine()
     processes = Processes.join(where)
     console = Console(stderr=True, quiet=not processes.leads)
-    sources = _sources(list(tasks), target, console)
+    sources = _sources(list(tasks), target, kind, console)
     train, validate = _split(sources, seed)
     largest = max((len(t.labels) for t in train), default=10**9)
     max_rows = min(max_rows, largest - 20)
@@ -112,11 +121,11 @@ def run_meta_training(
         )
     families: list[tuple[TaskFamily, float]] = []
     if "prior" in tasks:
-        families.append((PriorFamily(), 0.5))
+        families.append((PriorFamily(measured=measured), 0.5))
     if train:
         families.append((TableFamily(train), 0.5))
     distribution = EpisodeDistribution(models=tuple(models), tasks=task_count, rows=(16, max_rows))
-    validation = _validation(validate, models, console)
+    validation = _validation(validate, models, measured, console)
     if patience is not None and validation is None:
         raise MetaTrainingError(
             f"--patience {patience}: there is no meta-validation to wait for; give at least four "
@@ -127,6 +136,7 @@ def run_meta_training(
         distribution,
         config,
         out,
+        loss=MetaLoss(floor=FLOOR_MEASURED) if measured else MetaLoss(),
         validation=validation,
         card={
             "command": shlex.join(["denograd", *sys.argv[1:]]),
@@ -179,6 +189,14 @@ def _check(
         )
 
 
+def _task(task: str) -> TaskName:
+    if task == "classification" or task == "regression":
+        return task
+    raise MetaTrainingError(
+        f"--task {task}: use classification, or regression for targets that are measured"
+    )
+
+
 def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
@@ -198,7 +216,9 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _sources(tasks: list[str], target: str | None, console: Console) -> list[SourceTable]:
+def _sources(
+    tasks: list[str], target: str | None, kind: TaskName, console: Console
+) -> list[SourceTable]:
     paths = [task for task in tasks if task != "prior"]
     if not tasks:
         raise TableError("--tasks is empty; give 'prior', files or folders of tables")
@@ -206,7 +226,7 @@ def _sources(tasks: list[str], target: str | None, console: Console) -> list[Sou
         return []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", TableWarning)
-        sources, errors = load_sources(paths, target)
+        sources, errors = load_sources(paths, target, kind)
     for warning in caught:
         console.print(f"note: {warning.message}", style="dim", highlight=False)
     # A file that was named is wanted; of a folder, what can be used is taken.
@@ -218,8 +238,9 @@ def _sources(tasks: list[str], target: str | None, console: Console) -> list[Sou
         if not lends_tasks(source):
             sources.remove(source)
             errors[source.name] = (
-                f"{source.name}: of {TRIALS} draws of 16 rows none has two classes, a column that "
-                "varies and 20 rows left to judge by; it is too small, or one class too rare"
+                f"{source.name}: of {TRIALS} draws of 16 rows none has two classes (or numbers), a "
+                "column that varies and 20 rows left to judge by; it is too small, or one class "
+                "too rare"
             )
     if not sources:
         raise TableError("\n  ".join(errors.values()))
@@ -240,7 +261,7 @@ def _split(sources: list[SourceTable], seed: int) -> tuple[list[SourceTable], li
 
 
 def _validation(
-    tables: list[SourceTable], models: Sequence[str], console: Console
+    tables: list[SourceTable], models: Sequence[str], measured: bool, console: Console
 ) -> MetaValidation | None:
     if not tables:
         console.print(
@@ -249,7 +270,7 @@ def _validation(
             style="yellow",
         )
         return None
-    judges = judging_models(models)
+    judges = judging_models(models, measured)
     unseen = [name for name in judges if name not in models]
     console.print(
         f"meta-validation: {', '.join(judges)} on {len(tables)} tables that are not trained on"

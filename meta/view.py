@@ -87,7 +87,7 @@ class View:
         rows = [
             ("meta-step", step),
             ("meta-loss", f"{means['meta_loss']:+.4f}"),
-            ("held-out loss at the end", f"{means['final_loss']:.4f} nats"),
+            ("held-out loss at the end", f"{means['final_loss']:.4f}"),
             ("tasks left out", f"{progress.left_out:,} ({left_out:.1%})"),
             ("task-steps per second", f"{means['task_steps_per_second']:,.0f}"),
         ]

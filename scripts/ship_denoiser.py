@@ -21,20 +21,25 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from _development_tables import KINDS, classification_tables
+from _development_tables import KINDS, classification_tables, measured_tables
 from _journal import write_json
 from joblib import Parallel, delayed
 
 from denograd import baselines, denoisers, meta, models
 from denograd.baselines import read_control
+from denograd.baselines.control import control_file
 from denograd.denoisers import WienerDenoiser, load_denoiser, read_card, save_denoiser
 from denograd.meta.tables import SourceTable
 from denograd.meta.validation import Judged, MetaValidation, Score, score_of
 from denograd.models.registry import KNOWN_MODELS
 
 WEIGHTS = Path("denograd/denoisers/weights")
-JUDGES = tuple(dict.fromkeys(entry.model for entry in read_control()))
-"""Architectures that a control is tuned for."""
+
+
+def judges(measured: bool) -> tuple[str, ...]:
+    """Architectures that a control is tuned for."""
+    return tuple(dict.fromkeys(entry.model for entry in read_control(control_file(measured))))
+
 
 COMPUTED = {"schema", "kind", "features", "coefficients", "config", "tensors", "sha256"}
 
@@ -78,16 +83,16 @@ def judge(
     """
     torch.set_num_threads(1)
     validation = MetaValidation(tables, [model], seeds=seeds, noise=denoiser.within_batch)
-    judges = f"{code()}, {denoiser.config}, {validation.fingerprint()}"
+    judged_by = f"{code()}, {denoiser.config}, {validation.fingerprint()}"
     found = {}
     for rate in rates:
         path = folder / f"{model}-{rate:g}-{seeds}.json"
-        if path.exists() and (read := json.loads(path.read_text()))["judges"] == judges:
+        if path.exists() and (read := json.loads(path.read_text()))["judges"] == judged_by:
             found[rate] = {Judged(*cell): ratio for cell, ratio in read["log_ratios"]}
             show(f"{model}, rate {rate:g}, from {path}", score_of(found[rate]))
             continue
         found[rate] = validation.log_ratios(denoiser, learning_rate=rate)
-        content = {"judges": judges, "log_ratios": list(found[rate].items())}
+        content = {"judges": judged_by, "log_ratios": list(found[rate].items())}
         write_json(path, content)
         show(f"{model}, rate {rate:g}", score_of(found[rate]))
     return found
@@ -116,20 +121,29 @@ def main() -> None:
     )
     parser.add_argument("--intended-use", help="one sentence for the card")
     parser.add_argument("--not-for", help="one sentence for the card")
-    parser.add_argument("--models", nargs="+", default=list(JUDGES), choices=KNOWN_MODELS)
+    parser.add_argument(
+        "--models", nargs="+", choices=KNOWN_MODELS, help="default: all that a control is tuned for"
+    )
     parser.add_argument("--kinds", nargs="+", default=["classes", "series"], choices=KINDS)
+    parser.add_argument(
+        "--measured", action="store_true", help="targets that are numbers, in place of --kinds"
+    )
     parser.add_argument(
         "--out", type=Path, default=Path("runs/ship"), help="folder of what has been judged"
     )
     parser.add_argument("--jobs", type=int, default=1, help="architectures at the same time")
     arguments = parser.parse_args()
     denoiser = load_denoiser(arguments.denoiser)
-    tables = classification_tables(arguments.data, "meta_validation", arguments.kinds)
-    folder = arguments.out / read_card(arguments.denoiser)["sha256"][:12]
+    if arguments.measured:
+        tables = measured_tables(arguments.data, "meta_validation")
+    else:
+        tables = classification_tables(arguments.data, "meta_validation", arguments.kinds)
+    digest = read_card(arguments.denoiser)["sha256"][:12]
+    folder = arguments.out / (f"{digest}-measured" if arguments.measured else digest)
     folder.mkdir(parents=True, exist_ok=True)
     by_model = Parallel(n_jobs=arguments.jobs)(
         delayed(judge)(denoiser, tables, model, arguments.seeds, arguments.rates, folder)
-        for model in arguments.models
+        for model in arguments.models or judges(arguments.measured)
     )
     cells = {rate: {k: v for one in by_model for k, v in one[rate].items()} for rate in by_model[0]}
     scores = {rate: score_of(found) for rate, found in cells.items()}

@@ -237,13 +237,14 @@ def test_meta_train_hands_everything_on(tmp_path: Path, monkeypatch: pytest.Monk
     called: dict[str, Any] = {}
     monkeypatch.setattr(denograd.meta.cli, "run_meta_training", lambda **all_: called.update(all_))
     words = "meta-train --tasks prior a.csv b --target y --steps 7 --seed 3 --resume"
-    more = "--estimator pes --task-count 8 --patience 3"
+    more = "--task regression --estimator pes --task-count 8 --patience 3"
     result = run(words, more, "--models soft_tree --out", tmp_path)
     assert result.exit_code == 0, result.output
     assert called == {
         "tasks": ["prior", "a.csv", "b"],
         "out": tmp_path,
         "target": "y",
+        "task": "regression",
         "minutes": None,
         "steps": 7,
         "seed": 3,
@@ -264,6 +265,7 @@ def test_meta_train_hands_everything_on(tmp_path: Path, monkeypatch: pytest.Monk
         ("--minutes -1", "--minutes -1: it must be above 0"),
         ("--steps 0", "--steps 0: it must be above 0"),
         ("--seed -1", "--seed -1: it must be 0 or above"),
+        ("--task ranking", "--task ranking: use classification, or regression"),
         ("--estimator newton", "estimator='newton'; use one of truncated"),
     ],
 )

@@ -52,13 +52,14 @@ def episode(
     count: int = 3,
     decay: float = 0.0,
     features: int | None = None,
+    measured: bool = False,
 ) -> Episode:
     """Tasks of different width, in float64."""
     rng = np.random.default_rng(5)
-    family = PriorFamily(max_classes=3)
+    family = PriorFamily(max_classes=3, measured=measured)
     drawn = [family.draw(rng, 16 + 4 * i, 20, features or 3 + 2 * i) for i in range(count)]
     tasks = TaskBatch.stack(drawn, dtype=torch.double)
-    template = ALL[model](tasks.x_train.shape[-1], int(tasks.classes.max())).double()
+    template = ALL[model](tasks.x_train.shape[-1], tasks.n_classes).double()
     return assemble_episode(
         rng,
         tasks,
@@ -99,8 +100,12 @@ def train_alone(e: Episode, task: int, make_optimizer) -> torch.Tensor:
     optimizer = make_optimizer(module)
     for rows in e.batches[:, task]:
         optimizer.zero_grad()
-        logits = module(e.tasks.x_train[task][rows], *masks)
-        torch.nn.functional.cross_entropy(logits, e.tasks.y_train[task][rows]).backward()
+        output, y = module(e.tasks.x_train[task][rows], *masks), e.tasks.y_train[task][rows]
+        if e.tasks.n_classes is None:
+            loss = torch.nn.functional.mse_loss(output.squeeze(-1), y)
+        else:
+            loss = torch.nn.functional.cross_entropy(output, y)
+        loss.backward()
         optimizer.step()
     return torch.cat([p.detach().flatten() for p in module.parameters()])
 
@@ -147,13 +152,14 @@ def test_decoupled_decay_and_schedule_equal_adamw() -> None:
         torch.testing.assert_close(state.parameters[task], alone, rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.parametrize("measured", [False, True], ids=["classes", "measured"])
 @pytest.mark.parametrize("model", ALL)
-def test_what_is_meta_trained_is_what_the_optimizer_runs(model: str) -> None:
+def test_what_is_meta_trained_is_what_the_optimizer_runs(model: str, measured: bool) -> None:
     """The batched unroll equals a loop with `DenoGrad` around AdamW, noise and all.
 
     The groups are the model's own: a rule net leaves one layer to the base.
     """
-    e = episode(model, micro=8)
+    e = episode(model, micro=8, measured=measured)
     net = denoiser()
     state = start(e, net)
     with torch.no_grad():
