@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import importlib
 import io
+import json
 import lzma
 import os
 import pickle
@@ -898,6 +899,19 @@ def check_splits(tables_of_splits: dict[str, pd.DataFrame]) -> None:
     assert len(known) == 4
     pairs = {name: tables_of_splits[name] for name in known}
     assert len(leaks.near_copies(pairs, {name: name for name in known})) == 2
+
+
+def test_the_tables_of_the_list_were_checked_for_near_copies() -> None:
+    """A table that is added, changed or moved has to be checked before this passes again."""
+    record = json.loads((SCRIPTS / "splits_checked.json").read_text())
+    assert record["tables"] == {d.file: d.sha256 for d in DATA_SETS}, (
+        "the list has changed since it was checked: run scripts/check_splits.py"
+    )
+    sizes = [sum(d.split == split for d in DATA_SETS) for split in SPLITS]
+    assert record["pairs"] == (sum(sizes) ** 2 - sum(n * n for n in sizes)) // 2
+    assert all(likeness < record["threshold"] == 0.5 for likeness, *_ in record["likest"])
+    split_of = {d.name: d.split for d in DATA_SETS}
+    assert all(split_of[a] != split_of[b] for _, a, b in record["likest"])
 
 
 @needs_shared
