@@ -22,7 +22,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
-from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.metrics import log_loss, recall_score, roc_auc_score
 
 from denograd.data import (
     Encoder,
@@ -50,7 +50,9 @@ from denograd.evaluation import (
     train_cell,
     verdict,
 )
-from denograd.evaluation.journal import in_use
+from denograd.evaluation.described import class_labels
+from denograd.evaluation.journal import in_use, read_cells
+from denograd.evaluation.metrics import class_recalls
 from denograd.evaluation.names import short_names
 from denograd.evaluation.train import curve_steps, draw_batches, initial_model
 
@@ -121,6 +123,29 @@ def test_a_class_without_test_rows_leaves_the_area_undefined() -> None:
     assert np.isnan(found["roc_auc"])
     assert found["balanced_accuracy"] == pytest.approx((1.0 + 0.5) / 2)
     assert found["log_loss"] == pytest.approx(-np.log([0.7, 0.3, 0.7]).mean())
+
+
+@settings(max_examples=40)
+@given(st.integers(2, 5), st.integers(1, 30), st.integers(0, 10_000))
+def test_recalls_are_those_of_scikit_learn(classes: int, rows: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    codes = rng.integers(classes, size=rows)
+    probabilities = rng.dirichlet(np.ones(classes), size=rows)
+    found = class_recalls(codes, probabilities)
+    expected = recall_score(
+        codes,
+        probabilities.argmax(1),
+        labels=np.arange(classes),
+        average=None,
+        zero_division=np.nan,
+    )
+    np.testing.assert_allclose(found, expected)
+    assert np.nanmean(found) == pytest.approx(score(codes, probabilities)["balanced_accuracy"])
+
+
+def test_recalls_of_shapes_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"codes have shape \(3,\) and probabilities \(2, 2\)"):
+        class_recalls(np.zeros(3, dtype=np.int64), np.full((2, 2), 0.5))
 
 
 @settings(max_examples=40)
@@ -257,6 +282,106 @@ def test_results_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "errors.csv").exists()
     assert len(results_table(summary).rows) == 2
     assert "against adamw: lower log loss in" in verdict(summary)[0]
+
+
+def predictions_by_hand(monkeypatch: pytest.MonkeyPatch) -> dict[Cell, list[float]]:
+    """What scikit-learn says of the recalls of each cell while it is scored."""
+    from denograd.evaluation import stacked, train
+
+    seen: dict[Cell, list[float]] = {}
+    real = train.cell_result
+
+    def spy(cell: Cell, data: CellData, curve: Any, predicted: Any, *more: Any) -> Any:
+        seen[cell] = recall_score(
+            data.y_test,
+            predicted.argmax(1),
+            labels=np.arange(predicted.shape[1]),
+            average=None,
+            zero_division=np.nan,
+        ).tolist()
+        return real(cell, data, curve, predicted, *more)
+
+    for module in (train, stacked, running_units):
+        monkeypatch.setattr(module, "cell_result", spy)
+    return seen
+
+
+def test_recalls_go_from_the_test_rows_to_the_summary_with_both_engines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = predictions_by_hand(monkeypatch)
+    table, kept = builtin_table("wine"), {}
+    for engine in ("batched", "loop"):
+        seen.clear()
+        folder = tmp_path / engine
+        config = small_config(engine=engine, steps=20, context=engine == "batched")
+        done = quiet([table], config, folder)
+        kept[engine] = read_cells(folder)
+        assert set(kept[engine]) == set(seen)
+        for cell, result in kept[engine].items():
+            assert result.recalls == pytest.approx(seen[cell])
+            assert sum(result.class_rows or ()) == result.row["n_test"]
+        assert (folder / "results.csv").read_text().startswith(FIRST_COLUMNS)
+        for case in done.summary["cases"]:
+            for name, means in case["optimizers"].items():
+                own = [
+                    recalls
+                    for cell, recalls in seen.items()
+                    if (cell.n_train, cell.optimizer) == (case["n_train"], name)
+                ]
+                assert len(own) == 2
+                expected = dict(zip(table.classes, np.mean(own, axis=0), strict=True))
+                assert means["recalls"] == pytest.approx(expected)
+            test_rows = [table.codes[table.split([16, 32], seed).test] for seed in range(2)]
+            counts = np.mean([np.bincount(codes) for codes in test_rows], axis=0)
+            expected = dict(zip(table.classes, counts, strict=True))
+            assert case["classes"] == {"seeds": 2, "test_rows": pytest.approx(expected)}
+        assert done.report is not None
+        assert "Class by class" in done.report.read_text(encoding="utf-8")
+        for entry in done.summary["context"]:
+            for model, means in entry["models"].items():
+                own = [
+                    recalls
+                    for cell, recalls in seen.items()
+                    if (cell.n_train, cell.model) == (entry["n_train"], model)
+                ]
+                expected = dict(zip(table.classes, np.mean(own, axis=0), strict=True))
+                assert means["recalls"] == pytest.approx(expected)
+    assert done.summary["context"] == []
+    for cell, result in kept["loop"].items():
+        assert result.recalls == pytest.approx(kept["batched"][cell].recalls)
+
+
+def test_what_an_earlier_version_left_is_read_and_gone_on_with(tmp_path: Path) -> None:
+    config = small_config(sizes=(16,))
+    now = quiet([builtin_table("wine")], config, tmp_path)
+    path = tmp_path / "cells.jsonl"
+    entries = [json.loads(line) for line in path.read_text().splitlines()]
+    for entry in entries:
+        del entry["recalls"], entry["class_rows"]
+    path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    again = quiet([builtin_table("wine")], config, tmp_path)
+    assert again.trained == 0
+    assert [json.loads(line) for line in path.read_text().splitlines()] == entries
+    assert again.report is not None
+    assert "Class by class" not in again.report.read_text(encoding="utf-8")
+    (before,), (after,) = now.summary["cases"], again.summary["cases"]
+    del before["classes"]
+    for means in before["optimizers"].values():
+        del means["recalls"]
+    assert after == before
+    # A further seed keeps its recalls, and the report is of that one.
+    more = quiet([builtin_table("wine")], small_config(sizes=(16,), seeds=3), tmp_path)
+    assert more.trained == 2
+    (case,) = more.summary["cases"]
+    assert (case["seeds"], case["classes"]["seeds"]) == (3, 1)
+    assert case["optimizers"]["sgd"]["recalls"].keys() == {"class_0", "class_1", "class_2"}
+
+
+def test_labels_that_would_look_alike_are_told_apart() -> None:
+    labels = pd.Series([1, "1"] * 4, dtype=object)
+    table = Table("toy", pd.DataFrame({"x": range(8)}), labels)
+    assert class_labels(table) == ["1", "'1'"]
 
 
 def test_one_optimizer_has_nothing_to_compare(tmp_path: Path) -> None:

@@ -87,13 +87,17 @@ def results_of(
                                 "seconds": (0.6 * share[:kept]).tolist(),
                             },
                             None if broken else rng.uniform(size=4).tolist(),
+                            None if broken else [1 - loss / 2, loss / 2, None],
+                            [30, 12 + seed, 0],
                         )
                 if context:
                     forest = {**rows[-1], "model": "random_forest", "optimizer": "fit", "seed": 0}
                     forest |= {"log_loss": hard, "diverged": 0}
                     if model == models[0]:
                         rows.append(forest)
-                        runs[Cell(data_set, "random_forest", "fit", size, 0)] = CellResult(forest)
+                        runs[Cell(data_set, "random_forest", "fit", size, 0)] = CellResult(
+                            forest, recalls=[0.9, 0.7, None], class_rows=[30, 12, 0]
+                        )
     summary = {
         "schema": 2,
         "command": "denograd evaluate --builtin wine --out results",
@@ -241,6 +245,7 @@ def test_chapters_stand_in_the_order_that_was_agreed(full: Results) -> None:
         "stability",
         "convergence",
         "calibration",
+        "classes",
         "consistency",
         "cost",
         "context",
@@ -284,9 +289,13 @@ def test_pictures_and_tables_can_be_had_without_seeing(full: Results) -> None:
     for table in root.all("table"):
         caption = table.attributes["aria-labelledby"]
         assert [f for f in root.all("figcaption") if f.attributes.get("id") == caption]
-        assert all(head.attributes["scope"] in ("row", "col") for head in table.all("th"))
-        widths = {len(row.all("th")) + len(row.all("td")) for row in table.all("tr")}
-        assert len(widths) == 1
+        cells = [[*row.all("th"), *row.all("td")] for row in table.all("tr")]
+        assert len({sum(int(c.attributes.get("colspan", 1)) for c in row) for row in cells}) == 1
+        kinds = ("row", "col", "rowgroup")
+        assert all(head.attributes["scope"] in kinds for head in table.all("th"))
+        # A heading over rows is the first thing of a body of its own.
+        for head in (h for h in table.all("th") if h.attributes["scope"] == "rowgroup"):
+            assert any(head in body.all("tr")[0].children for body in table.all("tbody"))
     assert root.all("html")[0].attributes["lang"] == "en"
     mean = root.one("ranks").all("svg")[0].attributes["aria-label"]
     for name, rank in full[0]["critical_difference"]["ranks"].items():
@@ -474,6 +483,121 @@ def test_few_data_sets_are_too_little_however_clear(count: int) -> None:
     page = read(render(summary, runs, []))
     assert found.headline in page.one("verdict").text
     assert page.one("ranks").text.count("Left out") == 1
+
+
+def by_group(table: Element) -> dict[tuple[str, str], list[float | None]]:
+    """As `values_of`, by the heading of the group and the name of the row."""
+    found = {}
+    for body in table.all("tbody"):
+        heading, *rows = body.all("tr")
+        for row in rows:
+            cells = [cell.all("data") for cell in row.all("td")]
+            found[heading.text.strip(), row.all("th")[0].text] = [
+                float(data[0].attributes["value"]) if data else None for data in cells
+            ]
+    return found
+
+
+def test_the_recall_of_each_class_is_the_mean_over_seeds(full: Results) -> None:
+    summary, runs = full
+    section = read(render(summary, runs, [])).one("classes")
+    tables = section.all("table")
+    assert len(tables) == 10
+    # The first three are open, or a reader would not see what the others hold.
+    folds = section.all("details")
+    assert [fold.all("summary")[0].text for fold in folds] == named(10)[3:]
+    assert [len(fold.all("table")) for fold in folds] == [1] * 7
+    for data_set, table in zip(named(10), tables, strict=True):
+        assert [head.text for head in table.all("thead")[0].all("th")] == [
+            *("optimizer", "0", "1", "2"),
+        ]
+        found = by_group(table)
+        assert len(found) == 2 * 2 * 4 + 2
+        for model in MODELS:
+            for size in (16, 64):
+                for name in ("adamw", "sgd", "lion", "denograd"):
+                    own = [runs[Cell(data_set, model, name, size, seed)] for seed in range(2)]
+                    lasted = [run.recalls for run in own if run.recalls is not None]
+                    shown = found[f"{model}, {size} rows", name]
+                    for place in range(2):
+                        known = [recalls[place] for recalls in lasted]
+                        expected = pytest.approx(np.mean(known)) if known else None
+                        assert shown[place] == expected
+                    assert shown[2] is None
+        for size in (16, 64):
+            heading = f"models outside torch, {size} rows"
+            assert found[heading, "random_forest"] == [0.9, 0.7, None]
+        assert "on average: 0 30, 1 12.5 and 2 0." in caption_of(section, table)
+
+
+def caption_of(section: Element, table: Element) -> str:
+    label = table.attributes["aria-labelledby"]
+    (found,) = [f for f in section.all("figcaption") if f.attributes.get("id") == label]
+    return found.text
+
+
+def test_of_two_classes_it_is_said_what_a_recall_is() -> None:
+    runs = {
+        Cell("heart", "soft_tree", name, 16, seed): CellResult(
+            {
+                **Cell("heart", "soft_tree", name, 16, seed)._asdict(),
+                "steps": 9,
+                "log_loss": 0.5,
+                "brier": 0.3,
+                "calibration_error": 0.1,
+                "accuracy": 0.7,
+                "balanced_accuracy": 0.7,
+                "roc_auc": 0.8,
+                "train_seconds": 1.0,
+                "n_classes": 2,
+                "diverged": 0,
+            },
+            recalls=[0.25, 0.75],
+            class_rows=[8, 4],
+        )
+        for name in ("adamw", "denograd")
+        for seed in range(2)
+    }
+    rows = pd.DataFrame([run.row for run in runs.values()])
+    summary = {"schema": 2, "reference": "adamw"}
+    labels = ["ill", "<b>well"]
+    summary |= summarise(rows, "adamw", runs, {"heart": labels})
+    (case,) = summary["cases"]
+    assert case["classes"] == {"seeds": 2, "test_rows": {"ill": 8.0, "<b>well": 4.0}}
+    assert case["optimizers"]["denograd"]["recalls"] == {"ill": 0.25, "<b>well": 0.75}
+    section = read(render(summary, runs, [])).one("classes")
+    assert not section.all("details")
+    (table,) = section.all("table")
+    said = caption_of(section, table)
+    assert "the recall of ill is the sensitivity for ill and the specificity for <b>well" in (
+        said.lower()
+    )
+    assert "likeliest class, so the threshold is 1/2" in said
+    assert "on average: ill 8 and <b>well 4." in said
+    # A seed counts if all of its runs kept their recalls.
+    old = Cell("heart", "soft_tree", "adamw", 16, 1)
+    runs[old] = CellResult(runs[old].row)
+    summary |= summarise(rows, "adamw", runs, {"heart": labels})
+    assert summary["cases"][0]["classes"]["seeds"] == 1
+    assert "Seeds of which some runs did not keep it" in (
+        read(render(summary, runs, [])).one("classes").all("p")[0].text
+    )
+    with pytest.raises(ValueError, match=r"labels has 1 names \(ill\) and the runs know of 2"):
+        summarise(rows, "adamw", runs, {"heart": ["ill"]})
+    # Runs of an earlier version kept none, and then there is nothing to say.
+    runs = {cell: CellResult(run.row) for cell, run in runs.items()}
+    summary = {"schema": 2, "reference": "adamw", **summarise(rows, "adamw", runs)}
+    assert "classes" not in summary["cases"][0]
+    assert "Class by class" not in render(summary, runs, [])
+
+
+def test_of_many_optimizers_the_foremost_have_their_recalls_shown() -> None:
+    effects = {"adamw": 0.0, "lion": 0.1, "sam": 0.2, "rm3": 0.3, "sgd": 0.4, "denograd": -0.1}
+    summary, runs = results_of(["a"], effects, sizes=(16,))
+    section = read(render(summary, runs, [])).one("classes")
+    names = [name for _, name in by_group(section.all("table")[0])]
+    assert names == 2 * ["adamw", "denograd", "lion", "sam"]
+    assert "but in summary.json: rm3 and sgd." in section.all("p")[0].text
 
 
 def test_sizes_at_which_it_lost_are_named() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ import pandas as pd
 from denograd.evaluation.consistency import importance_consistency
 from denograd.evaluation.convergence import Curve, convergence
 from denograd.evaluation.metrics import METRICS
+from denograd.evaluation.recalls import counted_runs, mean_recalls, mean_rows
 from denograd.evaluation.regression_metrics import DIVERGED, REGRESSION_METRICS
 from denograd.evaluation.train import Cell, CellResult
 
@@ -80,7 +81,10 @@ def count_diverged(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def make_cases(
-    rows: pd.DataFrame, reference: str, runs: Mapping[Cell, CellResult]
+    rows: pd.DataFrame,
+    reference: str,
+    runs: Mapping[Cell, CellResult],
+    classes: Mapping[str, Sequence[str]],
 ) -> list[dict[str, Any]]:
     """Means over seeds of each case.
 
@@ -90,7 +94,9 @@ def make_cases(
     Args:
         rows: from `count_diverged`, without the models that are given for context.
         reference: the optimizer that others are compared with.
-        runs: curves and importances; a cell that is missing has neither.
+        runs: curves, importances and recalls; a cell that is missing has none.
+        classes: labels of each data set, in the order of the recalls; a data set that is missing
+            has its classes' numbers.
 
     Returns:
         one a case, in the order of the rows.
@@ -102,22 +108,38 @@ def make_cases(
         cell = Cell(*(row[name] for name in Cell._fields))
         run = _Run(row, runs.get(cell, CellResult({})))
         found.setdefault(tuple(row[name] for name in CASE), []).append(run)
-    return [_case(dict(zip(CASE, key, strict=True)), own, reference) for key, own in found.items()]
+    return [
+        _case(dict(zip(CASE, key, strict=True)), own, reference, classes.get(key[0]))
+        for key, own in found.items()
+    ]
 
 
-def make_context(rows: pd.DataFrame) -> list[dict[str, Any]]:
+def make_context(
+    rows: pd.DataFrame, runs: Mapping[Cell, CellResult], classes: Mapping[str, Sequence[str]]
+) -> list[dict[str, Any]]:
     """Means over seeds of the models outside torch, for each data set and size.
 
     Args:
         rows: from `count_diverged`, of these models alone.
+        runs: recalls; see `make_cases`.
+        classes: labels; see `make_cases`.
     """
+
+    def means(own: pd.DataFrame) -> dict[str, Any]:
+        cells = [Cell(*key) for key in own[list(Cell._fields)].itertuples(index=False)]
+        counted = counted_runs([[runs[cell]] for cell in cells if cell in runs])
+        found: dict[str, Any] = {name: _mean(own[name]) for name in _CONTEXT if name in own}
+        if counted:
+            labels = classes.get(cells[0].dataset)
+            found["recalls"] = mean_recalls([run for (run,) in counted], labels)
+        return found
+
     return [
         {
             "dataset": of_size["dataset"].iloc[0],
             "n_train": int(of_size["n_train"].iloc[0]),
             "models": {
-                str(model): {name: _mean(own[name]) for name in _CONTEXT if name in own}
-                for model, own in of_size.groupby("model", sort=False)
+                str(model): means(own) for model, own in of_size.groupby("model", sort=False)
             },
         }
         for _, of_size in rows.groupby(["dataset", "n_train"], sort=False)
@@ -129,7 +151,9 @@ class _Run(NamedTuple):
     result: CellResult
 
 
-def _case(case: dict[str, Any], runs: list[_Run], reference: str) -> dict[str, Any]:
+def _case(
+    case: dict[str, Any], runs: list[_Run], reference: str, labels: Sequence[str] | None
+) -> dict[str, Any]:
     by_optimizer: dict[str, dict[int, _Run]] = {}
     for run in runs:
         by_optimizer.setdefault(run.row["optimizer"], {})[run.row["seed"]] = run
@@ -137,9 +161,19 @@ def _case(case: dict[str, Any], runs: list[_Run], reference: str) -> dict[str, A
     means = {name: _means(own, references) for name, own in by_optimizer.items()}
     # Kept off 0, where a ratio would say nothing.
     losses = {name: max(values[metrics_in(values)[0]], _LEAST) for name, values in means.items()}
+    counted = counted_runs(
+        [[own[seed].result for own in by_optimizer.values()] for seed in references]
+    )
+    known = {}
+    if counted:
+        for name, own in zip(by_optimizer, zip(*counted, strict=True), strict=True):
+            means[name]["recalls"] = mean_recalls(own, labels)
+        of_seed = [of_all[0] for of_all in counted]
+        known["classes"] = {"seeds": len(counted), "test_rows": mean_rows(of_seed, labels)}
     return {
         **case,
         "seeds": len(references),
+        **known,
         "optimizers": means,
         "winner": min(losses, key=lambda name: losses[name]),
         "ratio": {n: loss / losses[reference] for n, loss in losses.items() if n != reference},

@@ -36,7 +36,7 @@ def describe_table(table: Table, plan: ColumnPlan, test_rows: Sequence[int]) -> 
     classes = spread = None
     if table.task == "classification":
         counts = np.bincount(table.codes, minlength=len(table.classes)).tolist()
-        classes = {str(label): count for label, count in zip(table.classes, counts, strict=True)}
+        classes = dict(zip(class_labels(table), counts, strict=True))
     else:
         ends = (("min", np.min), ("median", np.median), ("max", np.max))
         spread = {name: float(of(table.y)) for name, of in ends}
@@ -56,3 +56,16 @@ def describe_table(table: Table, plan: ColumnPlan, test_rows: Sequence[int]) -> 
         "left_out": dict(plan.dropped),
         "group": None if groups is None else {"name": groups.name, "groups": groups.nunique()},
     }
+
+
+def class_labels(table: Table) -> list[str]:
+    """The labels of a table's classes as text, in the order of their codes.
+
+    Example:
+        >>> from denograd.data import builtin_table
+        >>> class_labels(builtin_table("wine"))
+        ['class_0', 'class_1', 'class_2']
+    """
+    written = [str(label) for label in table.classes]
+    # The number 1 and the text "1" are two classes.
+    return written if len(set(written)) == len(written) else [repr(c) for c in table.classes]

@@ -1,8 +1,9 @@
 """The folder of an evaluation: every finished cell is on disk before the next.
 
-``cells.jsonl`` is the record: one line a finished cell, its row, its curve and the importance
-of its columns, flushed to the disk at once. ``results.csv`` and everything else can be made
-from it again. A last line that was cut off by a kill is ignored, and its cell runs again.
+``cells.jsonl`` is the record: one line a finished cell, its row, its curve, the importance of its
+columns and the recall of its classes, flushed to the disk at once. ``results.csv`` and everything
+else can be made from it again. A last line that was cut off by a kill is ignored, and its cell
+runs again.
 """
 
 from __future__ import annotations
@@ -58,6 +59,8 @@ Restart = Literal["never", "changed", "always"]
 ``changed``: only what has other settings, and is of the same tables nevertheless.
 """
 
+_KEPT = ("importance", "recalls", "class_rows")
+"""What `CellResult` knows beside its row and its curve."""
 _FILES = (
     *("cells.jsonl", "results.csv", "errors.csv", "summary.json", "report.html"),
     *("versions.json", "config.json"),
@@ -99,7 +102,9 @@ def read_cells(folder: Path) -> dict[Cell, CellResult]:
     for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
         try:
             entry = json.loads(line)
-            result = CellResult(_from_json(entry["row"]), entry["curve"], entry.get("importance"))
+            # What an earlier version did not keep is None.
+            kept = {name: entry.get(name) for name in _KEPT}
+            result = CellResult(_from_json(entry["row"]), entry["curve"], **kept)
             cell = Cell(*(result.row[name] for name in Cell._fields))
         except (ValueError, KeyError, TypeError):
             continue
@@ -250,6 +255,8 @@ class Journal:
 def _line(result: CellResult) -> str:
     row = {key: None if value != value else value for key, value in result.row.items()}
     entry = {"row": row, "curve": result.curve, "importance": result.importance}
+    if result.class_rows is not None:
+        entry |= {"recalls": result.recalls, "class_rows": result.class_rows}
     return json.dumps(entry, allow_nan=False) + "\n"
 
 

@@ -76,6 +76,38 @@ def score(codes: NDArray[np.int64], probabilities: NDArray[np.float64]) -> dict[
     }
 
 
+def class_recalls(codes: NDArray[np.int64], probabilities: NDArray[np.float64]) -> list[float]:
+    """For each class the share of its rows that are predicted to be of it.
+
+    Predicted is the likeliest class, of equals the first. With two classes the recall of one is
+    the sensitivity for it, and the specificity for the other.
+
+    Args:
+        codes: ``(rows,)``, the true class of each row, from 0.
+        probabilities: ``(rows, C)``; each row sums to 1.
+
+    Returns:
+        ``(C,)``, each from 0 to 1; NaN for a class without a row.
+
+    Raises:
+        ValueError: the shapes do not fit.
+
+    Example:
+        >>> class_recalls(np.array([0, 0, 1]), np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8]]))
+        [0.5, 1.0]
+    """
+    if probabilities.ndim != 2 or codes.shape != probabilities.shape[:1]:
+        raise ValueError(
+            f"class_recalls: codes have shape {codes.shape} and probabilities "
+            f"{probabilities.shape}; they must be (rows,) and (rows, C)"
+        )
+    predicted = probabilities.argmax(axis=1)
+    return [
+        float((predicted[codes == c] == c).mean()) if (codes == c).any() else float("nan")
+        for c in range(probabilities.shape[1])
+    ]
+
+
 def brier_score(codes: NDArray[np.int64], probabilities: NDArray[np.float64]) -> float:
     """The squared distance of the probabilities from the truth.
 

@@ -19,7 +19,7 @@ from denograd.data import ColumnPlan, Table, TableError, plan_columns
 from denograd.evaluation.cases import FIT
 from denograd.evaluation.config import EvaluationConfig, EvaluationError
 from denograd.evaluation.curves import plot_curves, plot_ratios
-from denograd.evaluation.described import describe_table
+from denograd.evaluation.described import class_labels, describe_table
 from denograd.evaluation.html import write_report
 from denograd.evaluation.journal import Journal, Restart, in_use
 from denograd.evaluation.running import check_backend, finish
@@ -171,7 +171,8 @@ def evaluate(
         if not finished:
             journal.write_json("summary.json", summary)
             return Evaluation(journal.folder, results, summary, None, [], journal.errors, len(todo))
-        summary |= summarise(results, config.reference, finished)
+        classes = {t.name: class_labels(t) for t in tables if t.task == "classification"}
+        summary |= summarise(results, config.reference, finished, classes)
         # What can be read is there before the pictures, which take longest.
         journal.write_json("summary.json", summary)
         report = write_report(summary, finished, journal.errors, journal.folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -29,6 +29,7 @@ def summarise(
     results: pd.DataFrame,
     reference: str,
     runs: Mapping[Cell, CellResult] | None = None,
+    classes: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Any]:
     """Means over seeds, each optimizer against the reference, and how sure that is.
 
@@ -46,8 +47,10 @@ def summarise(
         results: rows as in ``results.csv``. Those whose optimizer is ``fit`` are models
             outside torch; they are kept apart, as ``context``.
         reference: the optimizer that others are compared with.
-        runs: the curves and importances of the cells; without them nothing is known of
-            convergence and consistency.
+        runs: the curves, importances and recalls of the cells; without them nothing is known of
+            convergence, consistency and single classes.
+        classes: labels of each data set's classes, in the order of their codes; without them
+            classes are named by their codes, ``0`` and so on.
 
     Returns:
         plain JSON; what is unknown or undefined is None.
@@ -57,7 +60,10 @@ def summarise(
           ``steps_to_reference``, ``seconds_to_reference`` and ``reached`` (see
           `denograd.evaluation.convergence`) and ``consistency`` (see
           `denograd.evaluation.consistency`); the ``winner`` (lowest mean log loss), and each
-          ``ratio`` of log losses to the reference.
+          ``ratio`` of log losses to the reference. Of classes, for every optimizer the mean
+          ``recalls`` by label, and ``classes`` with the number of ``seeds`` that they are of and
+          the mean number of ``test_rows`` by label; a case whose runs did not keep their recalls
+          (see `denograd.evaluation.recalls`) has neither.
         - ``comparisons``: for each other optimizer ``overall``, ``by_model``, ``by_size``,
           ``by_dataset`` and ``tests`` (Wilcoxon's signed-rank test, with ``p_holm``
           corrected for the number of optimizers, and its Bayesian sibling; see
@@ -70,7 +76,8 @@ def summarise(
           ``reached`` is the share of seeds that did; ``step_cost_ratio`` compares the seconds
           of a step.
         - ``critical_difference``: see `denograd.evaluation.critical_difference`.
-        - ``context``: for each data set and size the means of models outside torch.
+        - ``context``: for each data set and size the means of models outside torch, with their
+          ``recalls`` where they are known.
 
     Raises:
         ValueError: columns that are missing, or a run without a log loss that has not
@@ -90,7 +97,8 @@ def summarise(
     outside = rows["optimizer"] == FIT
     context, rows = rows[outside], rows[~outside]
     optimizers = [str(name) for name in rows["optimizer"].unique()]
-    cases = make_cases(rows, reference, runs or {})
+    runs, classes = runs or {}, classes or {}
+    cases = make_cases(rows, reference, runs, classes)
     comparisons = {
         name: compare(cases, name, reference) for name in optimizers if name != reference
     }
@@ -99,7 +107,7 @@ def summarise(
         "cases": cases,
         "comparisons": comparisons,
         "critical_difference": rank_all(cases, optimizers, reference),
-        "context": make_context(context),
+        "context": make_context(context, runs, classes),
     }
 
 

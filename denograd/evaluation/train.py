@@ -19,7 +19,7 @@ from torch import Tensor
 
 from denograd.baselines import TrainingRows, make_optimizer
 from denograd.data import TargetScale
-from denograd.evaluation.metrics import METRICS, score
+from denograd.evaluation.metrics import METRICS, class_recalls, score
 from denograd.evaluation.regression_metrics import REGRESSION_METRICS, loss_of, regression_metrics
 from denograd.models import TabularModel
 from denograd.models.registry import make_model
@@ -84,11 +84,18 @@ class CellResult:
             seconds of training so far, as lists; a run that diverged has a curve up to there.
         importance: how much the fitted model's own explanation makes of each column of the
             table; None if it diverged, or explains nothing.
+        recalls: of each class over the test rows, see `denograd.evaluation.metrics.class_recalls`;
+            None for a class without test rows. None as a whole if it diverged, has a measured
+            target, or was run by a version that did not keep them.
+        class_rows: number of test rows of each class; None for a measured target, and where a
+            version did not keep them.
     """
 
     row: dict[str, Any]
     curve: Curve = field(default_factory=dict)
     importance: list[float] | None = None
+    recalls: list[float | None] | None = None
+    class_rows: list[int] | None = None
 
     @property
     def diverged(self) -> bool:
@@ -277,7 +284,14 @@ def cell_result(
         "diverged": int(diverged),
     }
     explained = None if diverged or model is None else own_importance(model, data)
-    return CellResult(row, curve, explained)
+    recalls: list[float | None] | None = None
+    class_rows: list[int] | None = None
+    if data.n_classes is not None:
+        class_rows = np.bincount(data.y_test, minlength=data.n_classes).tolist()
+        if predicted is not None and not diverged:
+            found = class_recalls(data.y_test, predicted)
+            recalls = [None if math.isnan(value) else value for value in found]
+    return CellResult(row, curve, explained, recalls, class_rows)
 
 
 def _of_target(data: CellData) -> dict[str, Any]:

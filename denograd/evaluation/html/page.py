@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from denograd.evaluation.html import described, measures, overview, record
+from denograd.evaluation.html import classes, described, measures, overview, record
 from denograd.evaluation.html.parts import Part, Section
 from denograd.evaluation.html.phrases import counted
 from denograd.evaluation.html.words import Verdict, caveats, first_verdicts, verdicts
@@ -105,6 +105,7 @@ def _sections(
         measures.stability(summary),
         measures.convergence(summary),
         measures.calibration(summary),
+        *classes.classes(summary),
         measures.consistency(summary),
         measures.cost(summary),
         measures.context(summary),

@@ -36,10 +36,17 @@ class Value:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table: its header cell and the rest."""
+    """A row of a table: its header cell and the rest.
+
+    Attributes:
+        name: stands in the header cell.
+        values: of the other cells.
+        group: stands once over all rows of the group that follow each other.
+    """
 
     name: str
     values: Sequence[Value]
+    group: str = ""
 
 
 @dataclass(frozen=True)
