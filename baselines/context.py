@@ -14,6 +14,13 @@ log loss that they are judged by.
   rule (Provost & Domingos 2003 found that it ranks better than ``k / m``, which is 0 or 1
   in a pure leaf). A forest counts its trees in this way.
 * The others give no zeros of their own; rounding is kept off 0 by a floor of 1e-6.
+
+**Groups.** Rows that belong together, such as the visits of a patient, may be named as groups.
+Then each is whole in one fold, the forest chooses by folds too (a row out of a tree's bag may have
+its group's other rows in it), and the explainable boosting machine stops each bag by whole
+groups. Where no group can be left out, because there is a single one or, for that machine, because
+each holds all rows of a class, nothing can be chosen: each model is then the simplest of those
+that it chooses from, and that machine takes ten rounds.
 """
 
 from __future__ import annotations
@@ -28,7 +35,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from denograd.baselines.cross_validation import draw_folds
+from denograd.baselines.cross_validation import draw_folds, numbered_groups
 from denograd.baselines.errors import BaselineError
 
 # scikit-learn is imported where it is used: what only wants an optimizer need not wait for it.
@@ -52,6 +59,10 @@ TREES = 200
 
 _LEAVES = (5, 2, 1)
 _ROUNDS = (10, 30, 100)
+_EBM_BAGS = 14
+"""As many as the machine draws itself."""
+_EBM_SHARE = 0.15
+"""Share of the rows that it leaves out of each."""
 _EBM_ROUNDS = 2000
 """Of more than a handful of rows it never takes so many; of a handful it would take 50,000."""
 
@@ -69,14 +80,14 @@ class ContextModel:
         name: by which `fit_context_model` knows it.
         source: papers, and the class whose code it is.
         fit: rows ``(n, F)``, classes from 0 of which each has a row, at least two of them,
-            and a seed, to a fitted classifier.
+            a seed, and groups ``(n,)`` from 0 or None, to a fitted classifier.
         predict: probabilities of a fitted classifier.
         package: that has to be installed for it; None for nothing more.
     """
 
     name: str
     source: str
-    fit: Callable[[Floats, Codes, int], Any]
+    fit: Callable[[Floats, Codes, int, Codes | None], Any]
     predict: Predict
     package: str | None = None
 
@@ -102,6 +113,7 @@ def fit_context_model(
     x_test: NDArray[Any],
     n_classes: int,
     seed: int,
+    groups: NDArray[Any] | None = None,
 ) -> Floats:
     """Fit a model on training rows and predict test rows.
 
@@ -114,13 +126,15 @@ def fit_context_model(
         x_test: ``(m, F)``.
         n_classes: number of classes of the table.
         seed: of folds and of what the model draws.
+        groups: ``(n,)``, whole numbers or text that tell which training rows belong together;
+            what is chosen is chosen by other groups' rows. None if each row stands for itself.
 
     Returns:
         probabilities ``(m, n_classes)``; each row sums to 1, and none is 0.
 
     Raises:
-        BaselineError: the name is not known, its package is not installed, or the rows are
-            not as said.
+        BaselineError: the name is not known, its package is not installed, or the rows or groups
+            are not as said.
 
     Example:
         >>> x = np.array([[-2.0], [-1.0], [1.0], [2.0]])
@@ -154,13 +168,14 @@ def fit_context_model(
             f"fit_context_model: y_train is of type {y.dtype} and shape {y.shape}; it must be "
             f"({len(x)},), whole numbers from 0 to {n_classes - 1}"
         )
+    owners = None if groups is None else numbered_groups("fit_context_model", groups, len(x))
     if len(test) == 0:
         return np.empty((0, n_classes))
 
     from threadpoolctl import threadpool_limits
 
     def fit(rows: Floats, codes: Codes) -> Any:
-        return model.fit(rows, codes, seed)
+        return model.fit(rows, codes, seed, owners)
 
     # A forest, boosting and the linear algebra below would take all cores.
     with threadpool_limits(limits=1):
@@ -217,6 +232,7 @@ def _choose(
     x: Floats,
     y: Codes,
     seed: int,
+    groups: Codes | None,
 ) -> Any:
     """The value whose log loss over all left-out rows is lowest; of equals the first.
 
@@ -227,9 +243,13 @@ def _choose(
         x: ``(n, F)``.
         y: ``(n,)``, classes from 0.
         seed: of the folds.
+        groups: ``(n,)``, each whole in one fold; of a single one nothing can be left out, and the
+            first value is taken.
     """
+    if groups is not None and len(np.unique(groups)) < 2:
+        return values[0]
     classes = int(y.max()) + 1
-    fold = draw_folds(y, min(FOLDS, len(y)), seed)
+    fold = draw_folds(y, min(FOLDS, len(y)), seed, groups)
     losses = []
     for value in values:
 
@@ -258,7 +278,7 @@ def _as_it_says(fitted: Any, x: Floats, n_classes: int) -> Floats:
 # Logistic regression.
 
 
-def _logistic(x: Floats, y: Codes, seed: int) -> Any:
+def _logistic(x: Floats, y: Codes, seed: int, groups: Codes | None) -> Any:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
@@ -268,13 +288,13 @@ def _logistic(x: Floats, y: Codes, seed: int) -> Any:
     with warnings.catch_warnings():
         # With hardly a penalty and classes that lie apart there is no end to converge to.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return make(_choose(STRENGTHS, make, _as_it_says, x, y, seed)).fit(x, y)
+        return make(_choose(STRENGTHS, make, _as_it_says, x, y, seed, groups)).fit(x, y)
 
 
 # A tree.
 
 
-def _tree(x: Floats, y: Codes, seed: int) -> Any:
+def _tree(x: Floats, y: Codes, seed: int, groups: Codes | None) -> Any:
     from sklearn.tree import DecisionTreeClassifier
 
     def make(alpha: float) -> Any:
@@ -285,7 +305,7 @@ def _tree(x: Floats, y: Codes, seed: int) -> Any:
     # mean stands for the interval (Breiman et al. 1984, section 11.5).
     alphas = np.unique(np.maximum(found, 0.0))
     middles = [*np.sqrt(alphas[:-1] * alphas[1:]).tolist(), 2 * float(alphas[-1])]
-    return make(_choose(middles[::-1], make, _leaf_shares, x, y, seed)).fit(x, y)
+    return make(_choose(middles[::-1], make, _leaf_shares, x, y, seed, groups)).fit(x, y)
 
 
 def _leaf_shares(fitted: Any, x: Floats, n_classes: int) -> Floats:
@@ -296,16 +316,18 @@ def _leaf_shares(fitted: Any, x: Floats, n_classes: int) -> Floats:
 # A forest.
 
 
-def _forest(x: Floats, y: Codes, seed: int) -> Any:
-    """The forest whose leaves have the size that is best on rows out of the bag."""
+def _forest(x: Floats, y: Codes, seed: int, groups: Codes | None) -> Any:
+    """The forest whose leaves have the size that is best on rows out of the bag, or on folds."""
     from sklearn.ensemble import RandomForestClassifier
 
-    grown = [
-        RandomForestClassifier(
-            TREES, min_samples_leaf=leaf, oob_score=True, random_state=seed, n_jobs=1
-        ).fit(x, y)
-        for leaf in _LEAVES
-    ]
+    def make(leaf: int, out_of_bag: bool = False) -> Any:
+        return RandomForestClassifier(
+            TREES, min_samples_leaf=leaf, oob_score=out_of_bag, random_state=seed, n_jobs=1
+        )
+
+    if groups is not None:
+        return make(_choose(_LEAVES, make, _tree_shares, x, y, seed, groups)).fit(x, y)
+    grown = [make(leaf, out_of_bag=True).fit(x, y) for leaf in _LEAVES]
     losses = [_loss(y, _laplace(forest.oob_decision_function_, TREES)) for forest in grown]
     return grown[int(np.argmin(losses))]
 
@@ -317,7 +339,7 @@ def _tree_shares(fitted: Any, x: Floats, n_classes: int) -> Floats:
 # Boosting.
 
 
-def _boosting(x: Floats, y: Codes, seed: int) -> Any:
+def _boosting(x: Floats, y: Codes, seed: int, groups: Codes | None) -> Any:
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     # The 20 rows that a leaf has to have otherwise are more than there may be.
@@ -328,23 +350,49 @@ def _boosting(x: Floats, y: Codes, seed: int) -> Any:
             max_iter=rounds, min_samples_leaf=leaf, early_stopping=False, random_state=seed
         )
 
-    return make(_choose(_ROUNDS, make, _as_it_says, x, y, seed)).fit(x, y)
+    return make(_choose(_ROUNDS, make, _as_it_says, x, y, seed, groups)).fit(x, y)
 
 
-def _explainable(x: Floats, y: Codes, seed: int) -> Any:
+def _explainable(x: Floats, y: Codes, seed: int, groups: Codes | None) -> Any:
     # It bags, and stops each bag by rows of its own. Columns are encoded already, so none is
     # to be guessed to be a category; pairs would be noise with so few rows.
+    bags = None if groups is None else _bags(y, groups, seed)
+    nothing_left_out = bags is not None and bool((bags > 0).all())
     return (
         importlib.import_module("interpret.glassbox")
         .ExplainableBoostingClassifier(
             feature_types=["continuous"] * x.shape[1],
             interactions=0,
-            max_rounds=_EBM_ROUNDS,
+            max_rounds=_ROUNDS[0] if nothing_left_out else _EBM_ROUNDS,
+            outer_bags=_EBM_BAGS,
             n_jobs=1,
             random_state=seed,
         )
-        .fit(x, y)
+        .fit(x, y, bags=bags)
     )
+
+
+def _bags(y: Codes, groups: Codes, seed: int) -> NDArray[np.int8]:
+    """What each bag does with each row, ``(n, bags)``: 1 to train on it, -1 to stop by it.
+
+    Groups are left out in a random order until they have 15 % of the rows: never more than half
+    of them, and none whose rows are the last of a class, which the machine has to see. If no
+    group can be left out of one bag, none is left out of any.
+    """
+    rng = np.random.default_rng([seed, len(y), _EBM_BAGS])
+    counts = np.zeros((int(groups.max()) + 1, int(y.max()) + 1), dtype=np.int64)
+    np.add.at(counts, (groups, y), 1)
+    bags = np.ones((len(y), _EBM_BAGS), dtype=np.int8)
+    for bag in range(_EBM_BAGS):
+        kept = counts.sum(0)
+        for group in rng.permutation(len(counts)):
+            rest = kept - counts[group]
+            if rest.all() and 2 * rest.sum() >= len(y):
+                bags[groups == group, bag] = -1
+                kept = rest
+            if len(y) - kept.sum() >= _EBM_SHARE * len(y):
+                break
+    return bags
 
 
 _ALL = (
@@ -366,7 +414,7 @@ _ALL = (
     ContextModel(
         "random_forest",
         "Breiman 2001; sklearn.ensemble.RandomForestClassifier, 200 trees, the size of leaves "
-        "by the rows out of the bag",
+        "by the rows out of the bag, or with groups by cross-validation",
         _forest,
         _tree_shares,
     ),

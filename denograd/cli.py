@@ -99,8 +99,8 @@ def evaluate(
         str | None,
         typer.Option(
             help="Column that tells which rows belong together (a patient's number): they are "
-            "never split between training and test. Tuning by cross-validation (adamw_cv, models "
-            "outside torch) does not know of it."
+            "never split between training and test, nor by the inner folds of what tunes itself "
+            "(adamw_cv, models outside torch)."
         ),
     ] = None,
     models: Annotated[

@@ -232,9 +232,10 @@ def test_one_thread_is_used_and_the_limit_is_lifted_after(monkeypatch: pytest.Mo
     before = [pool["num_threads"] for pool in threadpool_info()]
     model = CONTEXT["hist_gradient_boosting"]
 
-    def spy(x: NDArray[np.float64], y: NDArray[np.int64], seed: int) -> object:
+    def spy(x: NDArray[np.float64], y: NDArray[np.int64], seed: int, groups: object) -> object:
         seen.append([pool["num_threads"] for pool in threadpool_info()])
-        return model.fit(x, y, seed)
+        assert groups is None
+        return model.fit(x, y, seed, None)
 
     spied = type(model)(model.name, model.source, spy, model.predict)
     monkeypatch.setitem(CONTEXT, model.name, spied)

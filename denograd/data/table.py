@@ -105,8 +105,8 @@ class Table:
         """Raise a `TableError` if the table cannot lend so many training rows."""
         groups = "classes" if self.task == "classification" else "groups of near target values"
         check_size(self.name, self.strata, size, groups)
-        if self.groups is not None:
-            check_groups(self.name, self._group_codes, size)
+        if self.group_codes is not None:
+            check_groups(self.name, self.group_codes, size)
 
     def split(self, sizes: Sequence[int], seed: int) -> Split:
         """Nested, stratified training subsets and the test set of a seed.
@@ -122,13 +122,15 @@ class Table:
         """
         for size in sizes:
             self.check_size(size)
-        if self.groups is None:
+        if self.group_codes is None:
             return nested_split(self.strata, sizes, seed)
-        return grouped_split(self.name, self.strata, self._group_codes, sizes, seed)
+        return grouped_split(self.name, self.strata, self.group_codes, sizes, seed)
 
     @cached_property
-    def _group_codes(self) -> NDArray[np.int64]:
-        assert self.groups is not None
+    def group_codes(self) -> NDArray[np.int64] | None:
+        """``(rows,)``, the number of each row's group, from 0; None without groups."""
+        if self.groups is None:
+            return None
         return pd.factorize(self.groups)[0].astype(np.int64)
 
     @cached_property
@@ -163,7 +165,8 @@ def read_table(
         task: ``classification``, ``regression``, or ``auto`` for what the target looks
             like; see `denograd.data.task_of`.
         group: name of a column that tells which rows belong together, such as a patient's
-            number; they are never split between training and test, and the column is no feature.
+            number; they are never split between training and test, nor by the folds of what tunes
+            itself on the training rows, and the column is no feature.
 
     Returns:
         the table, named after the file.

@@ -109,6 +109,7 @@ def encode(
         columns_of(encoder.feature_names_, plan),
         len(columns),
         scale,
+        None if table.group_codes is None else table.group_codes[train],
     )
 
 
@@ -166,7 +167,7 @@ def fit_context(cell: Cell, data: CellData) -> CellResult:
         raise ValueError(f"{cell}: models outside torch are fitted to classes alone")
     start = time.perf_counter()
     probabilities = fit_context_model(
-        cell.model, data.x_train, data.y_train, data.x_test, data.n_classes, cell.seed
+        cell.model, data.x_train, data.y_train, data.x_test, data.n_classes, cell.seed, data.groups
     )
     seconds = time.perf_counter() - start
     rows = len(data.y_train)

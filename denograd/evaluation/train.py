@@ -58,6 +58,7 @@ class CellData:
             where every feature is a column of its own.
         n_columns: number of columns; only looked at where ``sources`` is given.
         scale: that a measured target was standardised with.
+        groups: ``(n,)``, which training rows belong together; None if each row stands for itself.
     """
 
     x_train: NDArray[np.float32]
@@ -68,10 +69,13 @@ class CellData:
     sources: tuple[int, ...] | None = None
     n_columns: int = 0
     scale: TargetScale | None = None
+    groups: NDArray[np.int64] | None = None
 
     def training_rows(self, batch_size: int, seed: int) -> TrainingRows:
         """What a rival that tunes itself is given."""
-        return TrainingRows(self.x_train, self.y_train, self.n_classes, batch_size, seed)
+        return TrainingRows(
+            self.x_train, self.y_train, self.n_classes, batch_size, seed, self.groups
+        )
 
 
 @dataclass(frozen=True)

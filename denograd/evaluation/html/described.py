@@ -52,7 +52,10 @@ def _grid(name: str, facts: Mapping[str, Any]) -> Grid:
 def _group(group: Mapping[str, Any] | None) -> str:
     if group is None:
         return "none; each row stands for itself"
-    return f"those of one {group['name']} ({group['groups']:,}); never both trained on and tested"
+    return (
+        f"those of one {group['name']} ({group['groups']:,}); never both trained on and tested, "
+        "nor split by inner folds"
+    )
 
 
 def _between(ends: Sequence[int] | None) -> str:
