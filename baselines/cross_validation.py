@@ -113,9 +113,9 @@ def draw_folds(
     Measured targets are dealt out by size, so that each fold has its share of all.
 
     With groups, each is whole in one fold, and the folds have the classes (or strata of a
-    measured target) in their shares as far as that goes: `sklearn.model_selection.
-    StratifiedGroupKFold`. Folds may be of very different sizes then, and the rows outside of a
-    fold may lack a class.
+    measured target) in their shares as far as that goes, by scikit-learn's
+    ``StratifiedGroupKFold``. Folds may be of very different sizes then, and the rows outside of
+    a fold may lack a class.
 
     Args:
         y: ``(n,)``, classes as whole numbers, or measured targets as floats.
