@@ -27,7 +27,7 @@ from denograd.baselines.library import LIBRARY
 from denograd.baselines.rival import Rival, Settings, TwoStage, evaluating, import_extra
 from denograd.baselines.schedules import schedule_factor
 from denograd.baselines.tuned import RIVALS_FILE, read_tuned, tuned_settings
-from denograd.denoisers import read_card, resolve_denoiser
+from denograd.denoisers import denoiser_for, read_card, resolve_denoiser
 
 CONTROL = "adamw"
 """The optimizer that every other one is compared with."""
@@ -87,15 +87,15 @@ def make_optimizer(
         name: ``adamw`` (the control, tuned on the meta-training tasks); ``adamw_cv``
             (tuned by cross-validation on ``data``); a rival of `RIVALS`, with the settings
             tuned for it as the control's were; ``NAME:default``, the rival as it comes;
-            ``denograd`` (the default denoiser), ``denograd:NAME`` (another shipped one) or
-            ``denograd:PATH`` (saved weights). ``adamw_default``, ``adam_default`` and
-            ``sgd`` (learning rate 0.1, momentum 0.9) are never tuned.
+            ``denograd`` (the shipped denoiser for the kind of target), ``denograd:NAME``
+            (another one) or ``denograd:PATH`` (saved weights). ``adamw_default``,
+            ``adam_default`` and ``sgd`` (learning rate 0.1, momentum 0.9) are never tuned.
         model: whose parameters it moves.
         model_name: the model's name, for what is tuned by model.
         steps: steps that the run will take.
         rows: rows of the training set.
         data: the training rows themselves, for ``adamw_cv``; they also say how large a batch is.
-        measured: whether the target is a number; the control is tuned for that, too.
+        measured: whether the target is a number; there is a control and a denoiser for that, too.
 
     Returns:
         the optimizer, and its schedule or None.
@@ -111,7 +111,7 @@ def make_optimizer(
         >>> type(recipe.optimizer).__name__, recipe.scheduler
         ('SGD', None)
     """
-    spec = denoiser_of(name)
+    spec = denoiser_of(name, measured)
     if spec is not None:
         from denograd.optimizer import DenoGrad
 
@@ -226,7 +226,7 @@ def check_optimizer(name: str, models: tuple[str, ...], steps: int, measured: bo
             not installed.
         DenoiserFileError: the denoiser cannot be loaded.
     """
-    spec = denoiser_of(name)
+    spec = denoiser_of(name, measured)
     if spec is not None:
         try:
             resolve_denoiser(spec)
@@ -263,7 +263,7 @@ def describe_optimizer(
         >>> describe_optimizer("denograd:identity", ("soft_tree",))["denoiser"]
         'identity'
     """
-    spec = denoiser_of(name)
+    spec = denoiser_of(name, measured)
     if spec is not None:
         weights = None if spec == "identity" else read_card(spec)["sha256"]
         return {"denoiser": spec, "sha256": weights, **settings_by_model(spec, models)}
@@ -282,8 +282,12 @@ def describe_optimizer(
     return {**described, **{m: [asdict(t) for t in entries if t.model == m] for m in models}}
 
 
-def denoiser_of(name: str) -> str | None:
+def denoiser_of(name: str, measured: bool = False) -> str | None:
     """The denoiser that an optimizer's name asks for, None if it is a rival.
+
+    Args:
+        name: as `make_optimizer` takes it.
+        measured: whether the target is a number, for which ``denograd`` is another denoiser.
 
     Raises:
         BaselineError: the name is not known.
@@ -291,6 +295,8 @@ def denoiser_of(name: str) -> str | None:
     Example:
         >>> denoiser_of("denograd"), denoiser_of("denograd:identity"), denoiser_of("adamw")
         ('default', 'identity', None)
+        >>> denoiser_of("denograd", measured=True)
+        'regression'
     """
     head, colon, denoiser = name.partition(":")
     if name in (CONTROL, CROSS_VALIDATED) or name in RIVALS:
@@ -298,7 +304,7 @@ def denoiser_of(name: str) -> str | None:
     if head in RIVALS and denoiser == _UNTUNED:
         return None
     if head == _DENOGRAD and bool(colon) == bool(denoiser):
-        return denoiser or "default"
+        return denoiser or denoiser_for(measured)
     raise BaselineError(
         f"optimizer {name!r} is not known; use one of {', '.join(OPTIMIZER_NAMES)}, "
         "NAME:default for a rival as it comes, denograd:NAME for another shipped denoiser or "

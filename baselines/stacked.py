@@ -93,12 +93,12 @@ def stacked_run(
         BaselineError: as `denograd.baselines.make_optimizer`.
     """
     steps, rows = episode.steps, int(episode.tasks.rows[0])
-    spec = denoiser_of(name)
+    measured = episode.tasks.n_classes is None
+    spec = denoiser_of(name, measured)
     if spec is not None:
         denoiser = resolve_denoiser(spec)
         return StackedDenoiser(with_base(episode, base_settings(spec, model_name)), denoiser)
     if name == CONTROL:
-        measured = episode.tasks.y_train.is_floating_point()
         tuned = control_settings(model_name, steps, rows, control_file(measured))
         settings = {"lr": tuned.lr, "weight_decay": tuned.weight_decay}
         factor = functools.partial(schedule_factor, tuned.schedule, total_steps=steps)

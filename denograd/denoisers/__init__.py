@@ -4,6 +4,7 @@ from denograd.denoisers._base import Context, Denoised, Denoiser, Layout, State
 from denograd.denoisers.card import DenoiserFileError
 from denograd.denoisers.identity import IdentityDenoiser
 from denograd.denoisers.storage import (
+    denoiser_for,
     load_denoiser,
     read_card,
     resolve_denoiser,
@@ -21,6 +22,7 @@ __all__ = [
     "Layout",
     "State",
     "WienerDenoiser",
+    "denoiser_for",
     "load_denoiser",
     "read_card",
     "resolve_denoiser",

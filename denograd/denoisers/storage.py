@@ -181,6 +181,19 @@ def shipped_denoisers() -> list[str]:
     return sorted(["identity", *(path.stem for path in folder.glob(f"*{WEIGHTS_SUFFIX}"))])
 
 
+def denoiser_for(measured: bool) -> str:
+    """Name of the shipped denoiser that was meta-trained for a kind of target.
+
+    Args:
+        measured: whether targets are numbers, and the loss a squared error; else classes.
+
+    Example:
+        >>> denoiser_for(measured=True), denoiser_for(measured=False)
+        ('regression', 'default')
+    """
+    return "regression" if measured else "default"
+
+
 def resolve_denoiser(spec: str | os.PathLike[str] | Denoiser) -> Denoiser:
     """Turn what a user may write for a denoiser into one.
 

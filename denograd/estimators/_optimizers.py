@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from denograd.base import base_settings, make_base
-from denograd.denoisers import DenoiserFileError
+from denograd.denoisers import DenoiserFileError, denoiser_for
+from denograd.models import TabularModel
 from denograd.models._base import is_number
 from denograd.models.registry import name_of
 from denograd.optimizer import DenoGrad
@@ -37,8 +38,9 @@ def make_optimizer(
     """An optimizer for a model's parameters.
 
     Args:
-        optimizer: ``denograd``, DenoGrad with the default denoiser around the base that
-            its card recommends for the model; ``denograd:NAME`` or ``denograd:PATH``, another
+        optimizer: ``denograd``, DenoGrad with the shipped denoiser for the kind of target
+            (``default`` for classes, ``regression`` for numbers) around the base that its card
+            recommends for the model; ``denograd:NAME`` or ``denograd:PATH``, another
             denoiser; ``adamw``, ``adam`` or ``sgd``; or a function that makes an optimizer of
             the parameters. A `DenoGrad` that it makes is told the model, the number of steps
             and of rows where it does not know them.
@@ -69,7 +71,8 @@ def make_optimizer(
     if optimizer in _PLAIN:
         settings = dict(_PLAIN[optimizer])
     elif head == "denograd" and bool(colon) == bool(denoiser):
-        denoiser = denoiser or "default"
+        measured = isinstance(model, TabularModel) and model.n_classes is None
+        denoiser = denoiser or denoiser_for(measured)
         try:
             settings = base_settings(denoiser, name_of(model))
         except DenoiserFileError as error:
