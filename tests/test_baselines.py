@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 import denograd
+from denograd import DenoGrad, WienerDenoiser
+from denograd.base import base_settings
 from denograd.baselines import (
     OPTIMIZER_NAMES,
     SCHEDULES,
@@ -27,6 +29,8 @@ from denograd.baselines import (
     schedule_factor,
 )
 from denograd.baselines.control import CONTROL_FILE, REGRESSION_CONTROL_FILE
+from denograd.baselines.registry import denoiser_of
+from denograd.denoisers import resolve_denoiser
 from denograd.models.registry import MODEL_NAMES, make_model
 
 ENTRY = {
@@ -169,6 +173,26 @@ def test_control_is_adamw_with_the_tuned_schedule() -> None:
 
     train(theirs, reference, set_rate)
     assert same(ours, theirs)
+
+
+@pytest.mark.parametrize("measured", [False, True])
+def test_denograd_is_the_denoiser_for_the_kind_of_target(measured: bool) -> None:
+    """Weights and base are its own, for single runs and for stacks."""
+    name = "regression" if measured else "default"
+    recipe = make_optimizer(
+        "denograd", new_model(), model_name="attention", steps=20, rows=32, measured=measured
+    )
+    assert isinstance(recipe.optimizer, DenoGrad)
+    shipped = resolve_denoiser(name)
+    assert isinstance(shipped, WienerDenoiser)
+    found, expected = (d.state_dict() for d in (recipe.optimizer.denoiser, shipped))
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+    settings = base_settings(name, "attention")
+    assert recipe.optimizer.base.param_groups[0]["lr"] == settings["lr"]
+    described = describe_optimizer("denograd", ("attention",), measured)
+    assert described["denoiser"] == name
+    assert described["attention"] == settings
+    assert denoiser_of("denograd:default", measured) == "default"
 
 
 @pytest.mark.parametrize("measured", [False, True])

@@ -129,6 +129,17 @@ def test_optimizers_by_name_and_factory(iris: Any) -> None:
     assert isinstance(Tree(optimizer="denograd:identity").fit(X, y)._run.optimizer, DenoGrad)
 
 
+def test_regressors_take_the_denoiser_for_measured_targets(iris: Any) -> None:
+    X, _ = iris
+    y = X.iloc[:, 0]
+    own, named, other = (
+        RegressionTree(max_steps=5, optimizer=optimizer).fit(X, y)
+        for optimizer in ("denograd", "denograd:regression", "denograd:default")
+    )
+    assert_array_equal(own.predict(X), named.predict(X))
+    assert not np.allclose(own.predict(X), other.predict(X))
+
+
 # Randomness.
 
 

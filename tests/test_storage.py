@@ -24,6 +24,7 @@ from denograd.denoisers import (
     DenoiserFileError,
     IdentityDenoiser,
     WienerDenoiser,
+    denoiser_for,
     load_denoiser,
     read_card,
     resolve_denoiser,
@@ -457,8 +458,11 @@ def test_every_shipped_denoiser_loads_and_has_a_card() -> None:
         assert card["figures"], f"{name} has no figures"
 
 
-def test_the_default_is_shipped() -> None:
-    assert "default" in shipped_denoisers()
+@pytest.mark.parametrize("measured", [False, True])
+def test_there_is_a_denoiser_for_each_kind_of_target(measured: bool) -> None:
+    assert denoiser_for(measured) in shipped_denoisers()
+    card = read_card(denoiser_for(measured))
+    assert ("--measured" in card["training"]["command"]) == measured
 
 
 def test_resolve_takes_paths_and_instances(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
