@@ -18,6 +18,7 @@ LABELS = {
     "adamw_default": "AdamW, torch's defaults",
     "denograd:identity": "AdamW, rate 0.01, no decay, untuned",
     "denograd": "AdamW with DenoGrad, untuned",
+    "denograd:default": "AdamW with DenoGrad and `default`, untuned",
     "denograd:history": "AdamW with DenoGrad and `history`, untuned",
 }
 MODELS = {

@@ -5,9 +5,9 @@ nothing was ever chosen on them. Four models, 16 to 256 rows, ten seeds, four op
 control (AdamW tuned on the meta-training tasks), AdamW with torch's defaults, and the denoisers
 `default` and `history`. A second, smaller grid (`--tuned`) has AdamW tuned on every table by
 cross-validation, at 48 times the cost; a third (`--regression`) has the held-out tables whose
-target is a number, for which the denoiser was not made; a fourth (`--rivals`) has every rival of
-`denograd.baselines`, tuned as the control is, on soft trees, and needs the extra `rivals`; a
-fifth (`--large`) has 512 rows, on the tables that have as many. Interrupted, it goes on where it
+target is a number, with the denoisers `regression` and `default`; a fourth (`--rivals`) has every
+rival of `denograd.baselines`, tuned as the control is, on soft trees, and needs the extra `rivals`;
+a fifth (`--large`) has 512 rows, on the tables that have as many. Interrupted, it goes on where it
 stopped. With `--context` the first grid has models outside torch, too.
 
     python scripts/fetch_data.py --out data
@@ -61,7 +61,10 @@ GRIDS = {
     ),
     "benchmark-tuned": Grid(("adamw", "adamw_cv", "denograd"), (32, 128), 1),
     "benchmark-regression": Grid(
-        ("adamw", "adamw_default", "denograd"), (16, 32, 64, 128, 256), 5, "regression"
+        ("adamw", "adamw_default", "denograd", "denograd:default"),
+        (16, 32, 64, 128, 256),
+        5,
+        "regression",
     ),
     "benchmark-large": Grid(("adamw", "adamw_default", "denograd", "denograd:history"), (512,), 10),
     "benchmark-rivals": Grid(("adamw", "denograd", *RIVALS), (32, 128), 3, models=("soft_tree",)),
