@@ -35,7 +35,6 @@ FAST = [
     FeatureAttentionRegressor(max_steps=40, learning_rate=0.005),
 ]
 SLOW_LEARNERS = (
-    AdditiveNetRegressor,
     PrototypeNetRegressor,
     RuleNetRegressor,
     SoftForestRegressor,
