@@ -35,6 +35,7 @@ FOLDS = 3
 """Folds that each is tried on."""
 
 _POINTS = 25
+_LEAST_SHARE = 0.25
 _LEARNING_RATES, _DECAYS = (1e-3, 2e-1), (1e-3, 3.0)
 
 
@@ -225,8 +226,9 @@ def cross_validate_adamw(
         folds: number of folds, at least 2; with fewer groups, as many as groups.
 
     Raises:
-        BaselineError: fewer than 2 folds, fewer than 2 groups or groups of another shape, fewer
-            rows than twice the folds, fewer than one step, or every configuration diverged.
+        BaselineError: fewer than 2 folds, fewer than 2 groups or groups of another shape, groups
+            so uneven that a fold leaves fewer than a quarter of the rows to train on, fewer rows
+            than twice the folds, fewer than one step, or every configuration diverged.
     """
     if folds < 2:
         raise BaselineError(f"cross_validate_adamw: folds={folds}; it must be at least 2")
@@ -235,6 +237,13 @@ def cross_validate_adamw(
     fold = draw_folds(rows.y, folds, rows.seed, rows.groups)
     if rows.groups is not None:
         folds = int(fold.max()) + 1
+        left = len(fold) - int(np.bincount(fold).max())
+        if left < _LEAST_SHARE * len(fold):
+            raise BaselineError(
+                f"cross_validate_adamw: the largest group leaves {left} of {len(fold)} rows to "
+                "train on when it is left out, too few to tune by; give smaller groups, or leave "
+                "this optimizer out"
+            )
     if len(rows.y) < 2 * folds:
         raise BaselineError(
             f"cross_validate_adamw: {len(rows.y)} rows are too few for {folds} folds; give at "

@@ -49,8 +49,8 @@ def inspect(
     builtin: Annotated[
         list[str] | None,
         typer.Option(
-            help="Tables of the reference trainings: breast_cancer, wine, iris, digits3. "
-            "Default: wine breast_cancer iris.",
+            help="Tables of the reference trainings: breast_cancer, wine, iris, digits3, "
+            "diabetes. Default: wine breast_cancer iris; for the denoiser regression, diabetes.",
             metavar="NAME...",
         ),
     ] = None,
@@ -118,9 +118,9 @@ def _reference(
     steps: int | None,
 ) -> tuple[str, Recordings]:
     """Train the reference models, with a progress bar."""
-    from denograd.inspection import MODELS, ROWS, STEPS, TABLES, by_model, reference_runs
+    from denograd.inspection import MODELS, ROWS, STEPS, by_model, reference_runs, tables_for
 
-    tables = builtin or list(TABLES)
+    tables = builtin or list(tables_for(denoiser))
     named = list(MODELS)
     if models is not None:
         named = [name.strip() for name in models.split(",") if name.strip()]

@@ -111,7 +111,8 @@ def evaluate(
         typer.Option(
             help="Optimizers, with commas between: adamw (the control, tuned on other tables), "
             "adamw_cv (tuned on each table anew: 48 more trainings a run), denograd, "
-            "denograd:history or denograd:PATH for another denoiser, or a rival, tuned like the "
+            "denograd:NAME (default, regression, history) or denograd:PATH for another denoiser "
+            "than the one for the kind of target, or a rival, tuned like the "
             f"control or, as NAME:default, as it comes: {_RIVALS}."
         ),
     ] = "adamw,denograd",

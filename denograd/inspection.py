@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
-from torch.nn import functional as F
 
 from denograd._modes import evaluating
 from denograd._sensitivity import (
@@ -26,9 +25,10 @@ from denograd._sensitivity import (
 )
 from denograd.audit import AuditLog
 from denograd.base import make_base, settings_by_model
-from denograd.denoisers import Denoiser, resolve_denoiser
+from denograd.denoisers import Denoiser, denoiser_for, resolve_denoiser
 
 __all__ = [
+    "MEASURED_TABLES",
     "MODELS",
     "MULTIPLIERS",
     "ROWS",
@@ -47,9 +47,11 @@ __all__ = [
 ]
 
 TABLES = ("wine", "breast_cancer", "iris")
+MEASURED_TABLES = ("diabetes",)
 MODELS = ("soft_tree", "attention")
 ROWS, STEPS, BATCH = 64, 120, 32
-"""The reference trainings: small data, as denoisers are made for."""
+"""The reference trainings: small data, as denoisers are made for; the second tables are those of
+the denoiser for measured targets."""
 
 EVERY = 4
 """Steps from one record of a reference training to the next."""
@@ -65,7 +67,8 @@ class Reference(NamedTuple):
         table: name of its table.
         model: name of its model.
         recording: what its optimizer recorded.
-        first_loss: mean loss over the training rows before the first step, in nats.
+        first_loss: mean loss over the training rows before the first step, in nats; the mean
+            squared error of the standardised target where that is measured.
         last_loss: the same after the last.
     """
 
@@ -78,7 +81,7 @@ class Reference(NamedTuple):
 
 def reference_runs(
     denoiser: str | Path | Denoiser,
-    tables: Sequence[str] = TABLES,
+    tables: Sequence[str] | None = None,
     models: Sequence[str] = MODELS,
     *,
     rows: int = ROWS,
@@ -91,7 +94,8 @@ def reference_runs(
 
     Args:
         denoiser: a shipped name, a path or an instance.
-        tables: names that `denograd.data.builtin_table` knows.
+        tables: names that `denograd.data.builtin_table` knows; default: `TABLES`, or
+            `MEASURED_TABLES` for the shipped denoiser for measured targets.
         models: names that `denograd.models.registry.make_model` knows, but no sequences.
         rows: training rows of each table.
         steps: optimizer steps.
@@ -101,9 +105,10 @@ def reference_runs(
 
     Raises:
         TableError: a table that is not known, or has not so many rows.
-        InspectionError: a model that is not known, a table without classes, a name twice, or
-            a number below 1.
+        InspectionError: a model that is not known, a name twice, or a number below 1.
     """
+    if tables is None:
+        tables = tables_for(denoiser)
     for name, values in (("tables", tables), ("models", models)):
         if not values or len(set(values)) < len(values):
             raise InspectionError(f"{name}={list(values)!r}; name at least one, and each once")
@@ -123,6 +128,16 @@ def reference_runs(
     return done
 
 
+def tables_for(denoiser: str | Path | Denoiser) -> tuple[str, ...]:
+    """The tables of reference trainings, with the kind of target that a denoiser is made for.
+
+    Example:
+        >>> tables_for("default"), tables_for("regression")
+        (('wine', 'breast_cancer', 'iris'), ('diabetes',))
+    """
+    return MEASURED_TABLES if denoiser == denoiser_for(measured=True) else TABLES
+
+
 def _train(
     denoiser: Denoiser,
     base: Mapping[str, Any],
@@ -133,23 +148,19 @@ def _train(
     every: int,
     seed: int,
 ) -> Reference:
-    from denograd.data import Encoder, builtin_table, check_size, nested_split, plan_columns
+    from denograd.data import builtin_table, plan_columns
+    from denograd.evaluation.regression_metrics import loss_of
+    from denograd.evaluation.running_units import encode
     from denograd.evaluation.train import draw_batches, initial_model
     from denograd.optimizer import DenoGrad
 
     table = builtin_table(table_name)
-    if table.task != "classification":
-        raise InspectionError(
-            f"tables: {table_name!r} has no classes, and reference trainings are classifications; "
-            f"use some of {', '.join(TABLES)}"
-        )
-    check_size(table.name, table.codes, rows)
-    kept = nested_split(table.codes, [rows], seed).train[rows]
-    features = table.features.iloc[kept]
-    encoded = Encoder(plan_columns(table)).fit(features).transform(features)
-    x, y = torch.from_numpy(encoded), torch.from_numpy(table.codes[kept])
+    split = table.split([rows], seed)
+    data = encode(table, plan_columns(table), split.train[rows], split.test)
+    x, y = torch.from_numpy(data.x_train), torch.from_numpy(data.y_train)
+    loss_fn = loss_of(table.n_classes)
     try:
-        model = initial_model(model_name, x.shape[1], len(table.classes), seed)
+        model = initial_model(model_name, x.shape[1], table.n_classes, seed)
     except ValueError as error:
         raise InspectionError(str(error)) from error
     optimizer = DenoGrad(
@@ -164,12 +175,12 @@ def _train(
 
     def loss_now() -> float:
         with torch.no_grad(), evaluating(model):
-            return float(F.cross_entropy(model(x), y))
+            return float(loss_fn(model(x), y))
 
     before = loss_now()
     for batch in draw_batches(rows, steps, BATCH, seed):
         optimizer.zero_grad()
-        F.cross_entropy(model(x[batch]), y[batch]).backward()
+        loss_fn(model(x[batch]), y[batch]).backward()
         optimizer.step()
     return Reference(table_name, model_name, optimizer.recording, before, loss_now())
 

@@ -58,7 +58,8 @@ class DenoGrad(Optimizer):
         base: any `torch.optim.Optimizer` that needs one gradient a step; reachable as
             ``optimizer.base``. `denograd.recommended_base` makes the one that the denoiser's
             card advises for a model.
-        denoiser: name of a shipped denoiser (``"default"``, or ``"history"`` where ``model``
+        denoiser: name of a shipped denoiser (``"default"``, ``"regression"`` where the loss is a
+            squared error of standardised targets, or ``"history"`` where ``model``
             cannot be given), ``"identity"``, path to saved weights, or an instance.
         model: the model that owns the parameters. Dimension 0 of its input counts the rows
             of the batch.

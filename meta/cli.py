@@ -190,8 +190,10 @@ def _check(
 
 
 def _task(task: str) -> TaskName:
-    if task == "classification" or task == "regression":
-        return task
+    if task == "classification":
+        return "classification"
+    if task == "regression":
+        return "regression"
     raise MetaTrainingError(
         f"--task {task}: use classification, or regression for targets that are measured"
     )
@@ -238,9 +240,9 @@ def _sources(
         if not lends_tasks(source):
             sources.remove(source)
             errors[source.name] = (
-                f"{source.name}: of {TRIALS} draws of 16 rows none has two classes (or numbers), a "
-                "column that varies and 20 rows left to judge by; it is too small, or one class "
-                "too rare"
+                f"{source.name}: of {TRIALS} draws of 16 rows none has two "
+                f"{'classes' if kind == 'classification' else 'numbers'}, a column that varies and "
+                "20 rows left to judge by; it is too small, or all but a few targets are the same"
             )
     if not sources:
         raise TableError("\n  ".join(errors.values()))

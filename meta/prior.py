@@ -62,7 +62,7 @@ def _label(rng: np.random.Generator, scores: Array) -> NDArray[np.int64]:
     labels = np.argmax(logits + gumbel, axis=1)
     flipped = rng.random(rows) < rng.choice([0.0, 0.0, 0.05, 0.15])
     labels[flipped] = rng.integers(n_classes, size=int(flipped.sum()))
-    return labels.astype(np.int64)
+    return np.asarray(labels, dtype=np.int64)
 
 
 def _measure(rng: np.random.Generator, scores: Array) -> Array:

@@ -23,6 +23,7 @@ from _development_tables import KINDS, SHOWN_BY_DEMO, classification_tables, mea
 
 from denograd.denoisers import WienerDenoiser, load_denoiser
 from denograd.meta.checkpoint import Progress
+from denograd.meta.cli import FLOOR_MEASURED
 from denograd.meta.config import TrainerConfig
 from denograd.meta.episode import EpisodeDistribution
 from denograd.meta.estimators import MetaLoss
@@ -67,7 +68,9 @@ def main() -> None:
     parser.add_argument(
         "--measured", action="store_true", help="targets that are numbers, in place of --kinds"
     )
-    parser.add_argument("--floor", type=float, default=0.25, help="of the meta-loss")
+    parser.add_argument(
+        "--floor", type=float, help="of the meta-loss; default: 0.25, with --measured 0.1"
+    )
     parser.add_argument("--max-features", type=int, default=56, help="of the widest tasks")
     parser.add_argument("--rows", type=int, nargs=2, default=[16, 256], help="of training tasks")
     parser.add_argument(
@@ -141,7 +144,9 @@ def main() -> None:
         config,
         arguments.out,
         loss=MetaLoss(
-            floor=arguments.floor, clip=arguments.loss_clip, linear_above=arguments.linear_above
+            floor=arguments.floor or (FLOOR_MEASURED if arguments.measured else MetaLoss.floor),
+            clip=arguments.loss_clip,
+            linear_above=arguments.linear_above,
         ),
         validation=MetaValidation(
             validate,

@@ -20,7 +20,8 @@ tables of `meta_validation`, with an interval of 95 % (a bootstrap over tables).
 
     python scripts/other_filters.py --data ../shared/data --out runs/filters
 
-Every model and number of rows is on disk before the next begins; started again, it goes on.
+Every filter of a model and number of rows is on disk before the next begins, in a folder for the
+weights; started again, it goes on (after a change of the code, take another `--out`).
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from _page import interval, markdown
 from torch import Tensor
 
 from denograd.base import settings_by_model
-from denograd.denoisers import Context, Denoised, Denoiser, State, WienerDenoiser
+from denograd.denoisers import Context, Denoised, Denoiser, State, WienerDenoiser, read_card
 from denograd.denoisers._base import decay_fraction
 from denograd.evaluation.significance import bootstrap_interval
 from denograd.meta.engines import BatchedEngine
@@ -204,7 +205,8 @@ def main() -> None:
     )
     bases = settings_by_model(arguments.denoiser, list(arguments.models))
     tables = classification_tables(arguments.data, "meta_validation", ("classes", "series"))
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    folder = arguments.out / read_card(arguments.denoiser)["sha256"][:12]
+    folder.mkdir(parents=True, exist_ok=True)
     lines = []
     for model in arguments.models:
         for rows in arguments.rows:
@@ -215,7 +217,7 @@ def main() -> None:
                 if how.startswith("leaves") and model != "soft_tree":
                     line.append("")
                     continue
-                path = arguments.out / f"{model}-{rows}-{arguments.seeds}-{how.replace(' ', '-')}"
+                path = folder / f"{model}-{rows}-{arguments.seeds}-{how.replace(' ', '-')}"
                 path = path.with_suffix(".json")
                 if not path.exists():
                     if plain is None:

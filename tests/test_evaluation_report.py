@@ -515,9 +515,17 @@ def test_the_recall_of_each_class_is_the_mean_over_seeds(full: Results) -> None:
         assert len(found) == 2 * 2 * 4 + 2
         for model in MODELS:
             for size in (16, 64):
-                for name in ("adamw", "sgd", "lion", "denograd"):
-                    own = [runs[Cell(data_set, model, name, size, seed)] for seed in range(2)]
-                    lasted = [run.recalls for run in own if run.recalls is not None]
+                shown_ones = ("adamw", "sgd", "lion", "denograd")
+                recalls_of = {
+                    name: [
+                        runs[Cell(data_set, model, name, size, seed)].recalls for seed in range(2)
+                    ]
+                    for name in shown_ones
+                }
+                lasting = [found for found in recalls_of.values() if any(found)]
+                counted = [seed for seed in range(2) if all(found[seed] for found in lasting)]
+                for name in shown_ones:
+                    lasted = [recalls_of[name][seed] for seed in counted if recalls_of[name][seed]]
                     shown = found[f"{model}, {size} rows", name]
                     for place in range(2):
                         known = [recalls[place] for recalls in lasted]
@@ -527,7 +535,9 @@ def test_the_recall_of_each_class_is_the_mean_over_seeds(full: Results) -> None:
         for size in (16, 64):
             heading = f"models outside torch, {size} rows"
             assert found[heading, "random_forest"] == [0.9, 0.7, None]
-        assert "on average: 0 30, 1 12.5 and 2 0." in caption_of(section, table)
+        assert re.search(r"on average: 0 30, 1 12\.[56] and 2 0\.$", caption_of(section, table)), (
+            "12 and 13 rows, less the seeds that do not count"
+        )
 
 
 def caption_of(section: Element, table: Element) -> str:
@@ -579,7 +589,7 @@ def test_of_two_classes_it_is_said_what_a_recall_is() -> None:
     runs[old] = CellResult(runs[old].row)
     summary |= summarise(rows, "adamw", runs, {"heart": labels})
     assert summary["cases"][0]["classes"]["seeds"] == 1
-    assert "Seeds of which some runs did not keep it" in (
+    assert "Seeds are left out, for all optimizers alike" in (
         read(render(summary, runs, [])).one("classes").all("p")[0].text
     )
     with pytest.raises(ValueError, match=r"labels has 1 names \(ill\) and the runs know of 2"):

@@ -172,13 +172,19 @@ def test_cross_validation_with_groups_is_not_fooled_by_rows_it_almost_knows() ->
     assert cross_validate_adamw(replace(rows, groups=patient), "attention", 40).loss > 0.6
 
 
-@pytest.mark.parametrize("groups", [[0] * 12 + [1] * 12, [0] + [1] * 23])
+@pytest.mark.parametrize("groups", [[0] * 12 + [1] * 12, [0] * 6 + [1] * 18])
 def test_two_groups_make_two_folds_that_may_lack_a_class(groups: list[int]) -> None:
     plain = iris(24)
     rows = replace(plain, y=(np.array(groups) + 1), groups=np.array(groups))
     found = cross_validate_adamw(rows, "soft_tree", 6)
     assert 1 <= found.stop <= 6
     assert math.isfinite(found.loss)
+
+
+def test_a_group_that_leaves_hardly_a_row_to_tune_by_is_refused() -> None:
+    rows = replace(iris(24), groups=np.array([0] * 5 + [1] * 19))
+    with pytest.raises(BaselineError, match="largest group leaves 5 of 24 rows to train on"):
+        cross_validate_adamw(rows, "soft_tree", 6)
 
 
 def test_groups_that_cannot_be_used_are_refused() -> None:
@@ -446,5 +452,6 @@ def test_one_group_is_named_where_a_run_cannot_be_tuned(tmp_path: Path) -> None:
     done = quiet(table, config, tmp_path / "out")
     failed = {cell.seed: message for cell, message in done.errors}
     assert alone[0] in failed
-    assert set(failed) <= set(alone)
     assert "groups names 1;" in failed[alone[0]]
+    others = [message for seed, message in failed.items() if seed not in alone]
+    assert all("the largest group leaves" in message for message in others)

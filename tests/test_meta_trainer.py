@@ -433,14 +433,18 @@ def test_tensorboard_log_has_the_figures(tmp_path: Path) -> None:
     assert [e.step for e in log.Scalars("validation/ratio")] == [3, 6]
 
 
+@pytest.mark.parametrize("measured", [False, True], ids=["classes", "measured"])
 @pytest.mark.parametrize("engine", ["torchopt", "higher"])
-def test_every_engine_trains_as_the_batched_one(tmp_path: Path, engine: str) -> None:
+def test_every_engine_trains_as_the_batched_one(
+    tmp_path: Path, engine: str, measured: bool
+) -> None:
     """The same episodes, reparametrised ones among them, to single precision."""
     distribution = replace(SMALL, rescale=1.0, steps=(3, 3))
     config, weights = replace(CONFIG, steps=2, truncation=Truncation((2, 2))), {}
     for name in ("batched", engine):
         chosen = replace(config, engine=name)
-        run = MetaTrainer(PriorFamily(), distribution, chosen, tmp_path / name)
+        family = PriorFamily(measured=measured)
+        run = MetaTrainer(family, distribution, chosen, tmp_path / name)
         run.run()
         weights[name] = torch.cat([p.detach().flatten() for p in run.denoiser.parameters()])
     torch.testing.assert_close(weights[engine], weights["batched"], rtol=1e-3, atol=1e-5)

@@ -122,8 +122,9 @@ def checked_target(target: pd.Series[Any], where: str) -> pd.Series[Any]:
     if _looks_measured(labels, distinct):
         raise TableError(
             f"{column} has {distinct} distinct numbers in {rows} rows, so it looks measured. "
-            "Name a column of class labels, or cut this one into classes; denograd.data and "
-            "denograd evaluate also predict numbers, with task='regression'."
+            "Name a column of class labels, or cut this one into classes; denograd.data, "
+            "denograd evaluate and denograd meta-train also predict numbers, with "
+            "task='regression' (--task regression)."
         )
     if distinct > rows / 2:
         raise TableError(

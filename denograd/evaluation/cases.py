@@ -168,7 +168,7 @@ def _case(
     if counted:
         for name, own in zip(by_optimizer, zip(*counted, strict=True), strict=True):
             means[name]["recalls"] = mean_recalls(own, labels)
-        of_seed = [of_all[0] for of_all in counted]
+        of_seed = [next(run for run in of_all if run.class_rows is not None) for of_all in counted]
         known["classes"] = {"seeds": len(counted), "test_rows": mean_rows(of_seed, labels)}
     return {
         **case,

@@ -1,7 +1,8 @@
 """Means over seeds of what share of each class was recognised.
 
 A run of an earlier version did not keep its recalls, and one that diverged has none. So that
-optimizers are compared over the same splits, a seed counts only if all others of it are known.
+optimizers are compared over the same splits, a seed counts only if all of its runs have them, but
+for those of an optimizer that has none with any seed.
 """
 
 from __future__ import annotations
@@ -13,28 +14,34 @@ from denograd.evaluation.train import CellResult
 
 
 def counted_runs(by_seed: Sequence[Sequence[CellResult]]) -> list[Sequence[CellResult]]:
-    """The seeds of which each run kept what it knows of its classes.
+    """The seeds of which each run has recalls, of optimizers that have any.
 
     Args:
-        by_seed: for each seed its runs, one an optimizer.
+        by_seed: for each seed its runs, one an optimizer, in the same order.
 
     Returns:
         those of the seeds, in their order; none for measured targets.
 
     Example:
         >>> new, old = CellResult({}, recalls=[0.5, 1.0], class_rows=[4, 4]), CellResult({})
-        >>> len(counted_runs([[new, new], [new, old]]))
-        1
+        >>> len(counted_runs([[new, new], [new, old]])), len(counted_runs([[new, old]] * 2))
+        (1, 2)
     """
-    return [runs for runs in by_seed if runs and all(run.class_rows is not None for run in runs)]
+    known = [[run.recalls is not None for run in runs] for runs in by_seed]
+    lasting = [any(of_one) for of_one in zip(*known, strict=True)]
+    return [
+        runs
+        for runs, has in zip(by_seed, known, strict=True)
+        if any(lasting) and all(h or not lasts for h, lasts in zip(has, lasting, strict=True))
+    ]
 
 
 def mean_recalls(
     runs: Sequence[CellResult], labels: Sequence[str] | None = None
 ) -> dict[str, float | None]:
-    """The mean recall of each class over runs that kept them.
+    """The mean recall of each class over runs that have them.
 
-    Runs that diverged, and those whose test rows lack a class, are left out of its mean.
+    Runs whose test rows lack a class are left out of its mean.
 
     Args:
         runs: of one optimizer, from `counted_runs`; at least one.
@@ -81,7 +88,9 @@ def mean_rows(runs: Sequence[CellResult], labels: Sequence[str] | None = None) -
 
 
 def _labels(runs: Sequence[CellResult], labels: Sequence[str] | None) -> list[str]:
-    classes = len(runs[0].class_rows or ())
+    known = [run.class_rows for run in runs if run.class_rows is not None]
+    # None of an optimizer's runs may have kept any.
+    classes = len(known[0]) if known else len(labels or ())
     if labels is None:
         return [str(code) for code in range(classes)]
     if len(labels) != classes:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn import functional as F
 
 from denograd.denoisers import Context, Denoised, Denoiser, Layout, State
 from denograd.denoisers._base import decay_fraction
+from denograd.meta.batched import row_losses
 from denograd.meta.engines._base import Schedule
 from denograd.meta.episode import Episode
 from denograd.meta.partial import for_denoised_layers
@@ -89,20 +89,19 @@ def micro_losses(model: nn.Module, episode: Episode, index: int, step: int) -> l
     rows, tasks = episode.batches[step, index], episode.tasks
     x, y = tasks.x_train[index][rows], tasks.y_train[index][rows]
     scores = class_scores(model, episode, index, x)
-    losses = F.cross_entropy(scores, y, reduction="none")
+    losses, _ = row_losses(scores.unsqueeze(0), y.unsqueeze(0))
     return list(losses.reshape(episode.micro, -1).mean(1).unbind(0))
 
 
 def held_out_loss(model: nn.Module, episode: Episode, index: int) -> Tensor:
-    """Loss of one task on its held-out rows, in nats, ``()``; in evaluation mode."""
+    """Loss of one task on its held-out rows, ``()``, see `row_losses`; in evaluation mode."""
     tasks = episode.tasks
-    real = tasks.y_test[index] >= 0
-    x, y = tasks.x_test[index][real], tasks.y_test[index][real]
     was_training = model.training
     model.eval()
-    scores = class_scores(model, episode, index, x)
+    scores = class_scores(model, episode, index, tasks.x_test[index])
     model.train(was_training)
-    return F.cross_entropy(scores, y)
+    losses, counts = row_losses(scores.unsqueeze(0), tasks.y_test[index].unsqueeze(0))
+    return losses.sum() / counts.sum()
 
 
 def all_but_last_gradients(

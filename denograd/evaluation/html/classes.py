@@ -46,14 +46,20 @@ def _intro(
 ) -> str:
     said = (
         "Recall: of the test rows of a class, the share that was predicted to be of it, as the "
-        "mean over seeds. Runs that diverged do not count."
+        "mean over seeds."
     )
     cases = [case for own in by_dataset.values() for case in own]
     without = len(summary["cases"]) - len(cases)
     if without:
-        said += f" Of {counted(without, 'case')} it was not kept."
-    if any(case["classes"]["seeds"] < case["seeds"] for case in cases):
-        said += " Seeds of which some runs did not keep it are left out."
+        said += f" Of {counted(without, 'case')} it is not known."
+    short_of = [case for case in cases if case["classes"]["seeds"] < case["seeds"]]
+    if short_of:
+        fewest = min(case["classes"]["seeds"] for case in short_of)
+        said += (
+            " Seeds are left out, for all optimizers alike, of which a run diverged or, as in an "
+            f"earlier version, did not keep it: {counted(len(short_of), 'case')} of {len(cases)} "
+            f"rest on fewer seeds, down to {fewest}."
+        )
     short = names(summary)
     missing = [short[name] for name in rivals(summary) if name not in shown]
     if missing:
