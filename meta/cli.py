@@ -16,7 +16,7 @@ from rich.console import Console
 from denograd.data import TableError, TableWarning, TaskName
 from denograd.meta.config import MetaTrainingError, TrainerConfig
 from denograd.meta.episode import EpisodeDistribution
-from denograd.meta.estimators import MetaLoss
+from denograd.meta.estimators import FLOOR_MEASURED, MetaLoss
 from denograd.meta.family import (
     TRIALS,
     MixedFamily,
@@ -31,9 +31,6 @@ from denograd.meta.trainer import MetaTrainer
 from denograd.meta.validation import MetaValidation, judging_models
 from denograd.meta.view import View
 from denograd.models.registry import KNOWN_MODELS, MODEL_NAMES
-
-FLOOR_MEASURED = 0.1
-"""Of the meta-loss where targets are measured, in their variances; as the control was tuned."""
 
 VALIDATION_SHARE = 0.25
 """Share of a user's tables that is kept for meta-validation, if there are four or more."""

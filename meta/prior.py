@@ -72,8 +72,9 @@ def _measure(rng: np.random.Generator, scores: Array) -> Array:
     the whole may be skewed, as prices and durations are, or rounded to a few levels, as scales are.
     """
     kind = rng.choice(3, p=[0.5, 0.3, 0.2])
-    noise = rng.standard_t(3, size=len(scores)) / np.sqrt(3) if kind == 1 else None
-    if noise is None:
+    if kind == 1:
+        noise = rng.standard_t(3, size=len(scores)) / np.sqrt(3)
+    else:
         noise = rng.normal(size=len(scores))
     if kind == 2:
         noise = noise * np.exp(0.5 * scores / max(scores.std(), 1e-9))

@@ -17,7 +17,7 @@ this can't see: copies with rescaled or recoded values.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -31,6 +31,9 @@ KEPT = 1 << 16
 
 ASKED = 600
 """Pairs of one table that are looked for in another, and rows that they are taken from."""
+
+THRESHOLD = 0.5
+"""Of likeness: from here on, a table counts as a near copy."""
 
 FEWEST = 25
 """With fewer pairs, two tables are not compared by them."""
@@ -112,8 +115,17 @@ def likeness(one: Fingerprint, other: Fingerprint) -> float:
     return max(_contained(one, other, way), _contained(other, one, way))
 
 
+def likenesses(
+    prints: Mapping[str, Fingerprint], groups: Mapping[str, str]
+) -> Iterator[tuple[str, str, float]]:
+    """Both names and the likeness of any two tables of different groups."""
+    for a, b in combinations(prints, 2):
+        if groups[a] != groups[b]:
+            yield a, b, likeness(prints[a], prints[b])
+
+
 def near_copies(
-    tables: Mapping[str, pd.DataFrame], groups: Mapping[str, str], threshold: float = 0.5
+    tables: Mapping[str, pd.DataFrame], groups: Mapping[str, str], threshold: float = THRESHOLD
 ) -> list[tuple[str, str, float]]:
     """Tables of different groups that are alike.
 
@@ -126,12 +138,8 @@ def near_copies(
         Both names and their likeness, the likest first.
     """
     prints = {name: fingerprint(table) for name, table in tables.items()}
-    found = [
-        (a, b, likeness(prints[a], prints[b]))
-        for a, b in combinations(tables, 2)
-        if groups[a] != groups[b]
-    ]
-    return sorted((f for f in found if f[2] >= threshold), key=lambda f: -f[2])
+    found = (f for f in likenesses(prints, groups) if f[2] >= threshold)
+    return sorted(found, key=lambda f: -f[2])
 
 
 def _contained(one: Fingerprint, other: Fingerprint, way: bool) -> float:

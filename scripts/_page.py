@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
+from denograd.evaluation.significance import bootstrap_interval
+
 
 def markers(name: str) -> tuple[str, str]:
     """Where the figures of a name begin and end."""
@@ -30,6 +34,16 @@ def interval(ends: Sequence[float] | None) -> str:
     """The two ends of an interval, or that they are not known."""
     low, high = ends or (float("nan"), float("nan"))
     return f"{low:.3f} to {high:.3f}"
+
+
+def mean_ratio(logs: Sequence[Sequence[float]]) -> str:
+    """The geometric mean of ratios, with an interval of 95 % (a bootstrap over tables).
+
+    Args:
+        logs: logarithms of the ratios, those of a table together.
+    """
+    mean = float(np.exp(np.concatenate(logs).mean()))
+    return f"{mean:.3f} ({interval(bootstrap_interval(logs))})"
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -20,14 +20,11 @@ from pathlib import Path
 
 import pandas as pd
 from _fetch_list import read_list
-from _leaks import fingerprint, likeness
+from _leaks import THRESHOLD, fingerprint, likenesses
 from fetch_data import is_done
 from rich.progress import track
 
 RECORD = Path(__file__).parent / "splits_checked.json"
-THRESHOLD = 0.5
-"""Of likeness: from here on, a table counts as a near copy."""
-
 SHOWN = 10
 """Pairs that are written down, the likest first."""
 
@@ -48,24 +45,25 @@ def main() -> None:
             f"others in their place, {missing[0]} first; get them with: "
             f"python scripts/fetch_data.py --out {arguments.data}"
         )
+    splits = {d.name: d.split for d in data_sets}
     prints = {
-        d: fingerprint(pd.read_parquet(arguments.data / d.file))
+        d.name: fingerprint(pd.read_parquet(arguments.data / d.file))
         for d in track(data_sets, "reading tables")
     }
-    across = [pair for pair in combinations(data_sets, 2) if pair[0].split != pair[1].split]
+    total = sum(splits[a] != splits[b] for a, b in combinations(prints, 2))
     found = sorted(
-        ((likeness(prints[a], prints[b]), a.name, b.name) for a, b in track(across, "comparing")),
+        ((value, a, b) for a, b, value in track(likenesses(prints, splits), "comparing", total)),
         reverse=True,
     )
     record = {
         "made_by": shlex.join(["python", "scripts/check_splits.py", *sys.argv[1:]]),
         "tables": {d.file: d.sha256 for d in data_sets},
-        "pairs": len(across),
+        "pairs": len(found),
         "threshold": THRESHOLD,
         "likest": [[round(value, 4), a, b] for value, a, b in found[:SHOWN]],
     }
     arguments.out.write_text(json.dumps(record, indent=1) + "\n")
-    print(f"{len(across):,} pairs; the likest: {found[0]}. Written: {arguments.out}")
+    print(f"{len(found):,} pairs; the likest: {found[0]}. Written: {arguments.out}")
     if found[0][0] >= THRESHOLD:
         raise SystemExit("check_splits.py: a near copy stands in two splits")
 

@@ -23,10 +23,9 @@ from _development_tables import KINDS, SHOWN_BY_DEMO, classification_tables, mea
 
 from denograd.denoisers import WienerDenoiser, load_denoiser
 from denograd.meta.checkpoint import Progress
-from denograd.meta.cli import FLOOR_MEASURED
 from denograd.meta.config import TrainerConfig
 from denograd.meta.episode import EpisodeDistribution
-from denograd.meta.estimators import MetaLoss
+from denograd.meta.estimators import FLOOR_MEASURED, MetaLoss
 from denograd.meta.family import WRONG_LABELS, MixedFamily, PriorFamily, TableFamily
 from denograd.meta.horizon import Curriculum, Truncation
 from denograd.meta.trainer import MetaTrainer

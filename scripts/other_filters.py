@@ -27,7 +27,7 @@ weights; started again, it goes on (after a change of the code, take another `--
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -36,19 +36,18 @@ import torch
 from _denoiser_arguments import parser_of, trained_denoiser
 from _development_tables import classification_tables
 from _journal import write_json
-from _page import interval, markdown
+from _page import markdown, mean_ratio
 from torch import Tensor
 
 from denograd.base import settings_by_model
 from denograd.denoisers import Context, Denoised, Denoiser, State, WienerDenoiser, read_card
 from denograd.denoisers._base import decay_fraction
-from denograd.evaluation.significance import bootstrap_interval
-from denograd.meta.engines import BatchedEngine
+from denograd.meta.engines import BatchedEngine, run_episode
 from denograd.meta.engines._base import Schedule
 from denograd.meta.engines.batched import InnerState
 from denograd.meta.episode import Episode
 from denograd.meta.validation import MetaValidation, bounded
-from denograd.statistics import TINY
+from denograd.statistics import TINY, LayerStatistics
 
 FILTERS = ("gains by column", "gains by layer", "decay by evidence", "leaves to their mean")
 
@@ -70,53 +69,36 @@ class Refiltered(WienerDenoiser):
         self.rate = episode.learning_rate
         self.correction: Tensor | None = None
 
-    def forward(
-        self, gradient: Tensor, noise: Tensor, parameter: Tensor, state: State, context: Context
-    ) -> Denoised:
-        """Clean a gradient; what the decay should have left alone stays in ``correction``."""
-        done = super().forward(gradient, noise, parameter, state, context)
-        self.correction = None
-        assert done.coefficients is not None
-        assert done.decay is not None
-        fraction = context.layout.spread(decay_fraction(self.rate, done.decay))
-        if self.how.startswith("gains"):
-            return self._pooled(done, gradient, noise, parameter, state, context)
-        if self.how == "decay by evidence":
-            _, statistics, _ = self.observe(gradient, noise, parameter, state, context)
-            told = (context.rows * context.batch_size).unsqueeze(-1)
-            evidence = parameter.square() * told * statistics.noise
-            self.correction = fraction * parameter * evidence / (1 + evidence)
-        if self.how == "leaves to their mean":
-            self.correction = fraction * self._over_layers(parameter, self._mean_leaf)
-        return done
-
-    def _pooled(
-        self,
-        done: Denoised,
-        gradient: Tensor,
-        noise: Tensor,
-        parameter: Tensor,
-        state: State,
-        context: Context,
-    ) -> Denoised:
-        """`WienerDenoiser.forward`, with gains of pooled signals and noises."""
-        _, statistics, _ = self.observe(gradient, noise, parameter, state, context)
+    def gains(
+        self, statistics: LayerStatistics, kappa_fast: Tensor, kappa_slow: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """As the trained one's, or of pooled signals and noises."""
+        self.variance = statistics.noise
+        if not self.how.startswith("gains"):
+            return super().gains(statistics, kappa_fast, kappa_slow)
         pool = self._column_mean if self.how == "gains by column" else self._layer_mean
-        assert done.coefficients is not None
-        spread = context.layout.spread(done.coefficients[..., :8].movedim(-1, 0))
-        gain, filter_fast, kappa_fast, fast, slow, update, filter_slow, kappa_slow = spread
         variance = self._over_layers(statistics.noise, pool)
 
         def wiener(moment: Tensor, kappa: Tensor) -> Tensor:
             signal = self._over_layers(moment.square(), pool)
             return (signal + TINY) / (signal + kappa * variance + TINY)
 
-        w_fast, w_slow = wiener(statistics.fast, kappa_fast), wiener(statistics.slow, kappa_slow)
-        cleaned = gradient * gain * (1 - filter_fast + filter_fast * w_fast)
-        return done._replace(
-            gradient=cleaned + fast * statistics.fast + slow * statistics.slow,
-            gain=update * (1 - filter_slow + filter_slow * w_slow),
-        )
+        return wiener(statistics.fast, kappa_fast), wiener(statistics.slow, kappa_slow)
+
+    def forward(
+        self, gradient: Tensor, noise: Tensor, parameter: Tensor, state: State, context: Context
+    ) -> Denoised:
+        """Clean a gradient; what the decay should have left alone stays in ``correction``."""
+        done = super().forward(gradient, noise, parameter, state, context)
+        assert done.decay is not None
+        fraction = context.layout.spread(decay_fraction(self.rate, done.decay))
+        if self.how == "decay by evidence":
+            told = (context.rows * context.batch_size).unsqueeze(-1)
+            evidence = parameter.square() * told * self.variance
+            self.correction = fraction * parameter * evidence / (1 + evidence)
+        if self.how == "leaves to their mean":
+            self.correction = fraction * self._over_layers(parameter, self._mean_leaf)
+        return done
 
     def _over_layers(
         self, flat: Tensor, change: Callable[[str, Tensor, tuple[int, ...]], Tensor]
@@ -178,20 +160,10 @@ def losses(trained: WienerDenoiser, how: str, cells: MetaValidation, rate: float
     for _, _, cell in cells.cells:
         episode = replace(cell, learning_rate=torch.full_like(cell.learning_rate, rate))
         denoiser = Refiltered(trained, how, episode)
-        state = engine.start(episode, denoiser)
-        with torch.no_grad():
-            for _ in range(episode.steps):
-                state = engine.advance(episode, denoiser, state, graph=False)
-            held_out = bounded(engine.held_out_losses(episode, state)).tolist()
+        held_out = bounded(run_episode(episode, denoiser, engine=engine)).tolist()
         for table, loss in zip(episode.tasks.names, held_out, strict=True):
             found.setdefault(table, []).append(loss)
     return pd.Series({table: float(np.mean(values)) for table, values in found.items()})
-
-
-def shown(logs: Sequence[float]) -> str:
-    """The geometric mean of ratios, with its interval."""
-    mean = float(np.exp(np.mean(logs)))
-    return f"{mean:.3f} ({interval(bootstrap_interval([[value] for value in logs]))})"
 
 
 def main() -> None:
@@ -224,7 +196,8 @@ def main() -> None:
                         plain = losses(trained, "", cells, rate)
                     ratios = np.log(losses(trained, how, cells, rate) / plain)
                     write_json(path, ratios.to_dict())
-                line.append(shown(list(pd.read_json(path, typ="series"))))
+                logs = [[ratio] for ratio in pd.read_json(path, typ="series")]
+                line.append(mean_ratio(logs))
             lines.append(line)
             print(*line, sep=" | ", flush=True)
     print("\n" + markdown(["model", "rows", *FILTERS], lines))

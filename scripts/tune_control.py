@@ -29,7 +29,7 @@ from _measured_tasks import MeasuredFamily
 
 from denograd.baselines.control import control_file
 from denograd.meta.episode import Episode, assemble_episode, log_uniform
-from denograd.meta.estimators import MetaLoss
+from denograd.meta.estimators import FLOOR_MEASURED, MetaLoss
 from denograd.meta.family import MixedFamily, PriorFamily, TableFamily, TaskFamily
 from denograd.meta.task import TaskBatch
 from denograd.meta.validation import adamw_losses
@@ -37,8 +37,6 @@ from denograd.models.registry import KNOWN_MODELS, MODEL_NAMES, make_model
 
 STEPS = (200, 100, 50, 300)
 SIZES = (16, 32, 64, 128, 256)
-CLIP_MEASURED, FLOOR_MEASURED = 4.0, 0.1
-"""As in `MetaLoss`, for squared errors in units of the target's variance."""
 
 
 def draw(
@@ -48,8 +46,7 @@ def draw(
     rng = np.random.default_rng([seed, rows])
     widths = rng.choice([11, 22, 34, 56], size=count)
     tasks = TaskBatch.stack([family.draw(rng, rows, 256, int(width)) for width in widths])
-    classes = None if tasks.y_train.is_floating_point() else int(tasks.classes.max())
-    template = make_model(model, tasks.x_train.shape[-1], classes)
+    template = make_model(model, tasks.x_train.shape[-1], tasks.n_classes)
     return assemble_episode(
         rng,
         tasks,
@@ -75,9 +72,9 @@ def draw_settings(rng: np.random.Generator) -> tuple[float, float, str]:
 def score(episode: Episode, lr: float, decay: float, schedule: str) -> float:
     """The meta-loss that denoisers are trained to lower, at the end of training."""
     losses = adamw_losses(episode, lr, decay, schedule).nan_to_num(nan=math.inf)
-    if episode.tasks.y_train.is_floating_point():
-        return float(torch.log(losses.clamp(max=CLIP_MEASURED) + FLOOR_MEASURED).mean())
-    return float(MetaLoss()(losses, episode.tasks.classes).mean())
+    measured = episode.tasks.n_classes is None
+    meta_loss = MetaLoss(floor=FLOOR_MEASURED) if measured else MetaLoss()
+    return float(meta_loss(losses, episode.tasks.classes).mean())
 
 
 def tune(model: str, steps: int, family: TaskFamily | MeasuredFamily) -> list[dict[str, object]]:

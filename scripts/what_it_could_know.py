@@ -29,12 +29,11 @@ import pandas as pd
 import torch
 from _denoiser_arguments import parser_of, trained_denoiser
 from _development_tables import classification_tables
-from _page import interval, markdown
+from _page import markdown, mean_ratio
 from torch import Tensor
 
 from denograd.base import base_settings
 from denograd.denoisers import Context, Denoised, State, WienerDenoiser
-from denograd.evaluation.significance import bootstrap_interval
 from denograd.meta.engines import BatchedEngine
 from denograd.meta.episode import Episode
 from denograd.meta.validation import MetaValidation, bounded
@@ -172,19 +171,16 @@ def table(frame: pd.DataFrame) -> str:
     changes = [*CHANGES, CONTROL]
     every = {name: np.log(frame[name] / frame["unchanged"]) for name in changes}
 
-    def shown(logs: list[list[float]]) -> str:
-        mean = float(np.exp(np.concatenate(logs).mean()))
-        return f"{mean:.3f} ({interval(bootstrap_interval(logs))})"
-
     whole = [
-        shown([list(part) for _, part in every[name].groupby(frame["table"])]) for name in changes
+        mean_ratio([list(part) for _, part in every[name].groupby(frame["table"])])
+        for name in changes
     ]
     lines.append(["all runs", *whole])
     for observable in OBSERVABLES:
         cells = []
         for name in changes:
             fifth, logs = best_fifth(frame, every[name], observable)
-            cells.append(f"{shown(logs)}, {['I', 'II', 'III', 'IV', 'V'][fifth]}")
+            cells.append(f"{mean_ratio(logs)}, {['I', 'II', 'III', 'IV', 'V'][fifth]}")
         lines.append([observable, *cells])
     return markdown(["sorted by", *changes], lines)
 

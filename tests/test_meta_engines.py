@@ -366,6 +366,21 @@ def test_plain_model_masks_and_explains() -> None:
     assert isinstance(BatchedModel(model).layout.total, int)
 
 
+def three_of(
+    make: Callable[[], TabularModel],
+) -> tuple[list[TabularModel], dict[str, Tensor]]:
+    """Three models with weights of their own, and their weights as a stack."""
+    modules = [make().double() for _ in range(3)]
+    with torch.no_grad():
+        for module in modules:
+            for parameter in module.parameters():
+                parameter.add_(torch.randn_like(parameter))
+    names = [name for name, _ in modules[0].named_parameters()]
+    return modules, {
+        n: torch.stack([dict(m.named_parameters())[n] for m in modules]) for n in names
+    }
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -383,18 +398,12 @@ def test_stacked_forward_equals_the_module_one_task_at_a_time(
 ) -> None:
     """Scores, gradients in the parameters and second derivatives, padding included."""
     torch.manual_seed(3)
-    modules = [make().double() for _ in range(3)]
-    with torch.no_grad():
-        for module in modules:
-            for parameter in module.parameters():
-                parameter.add_(torch.randn_like(parameter))
+    modules, stacked = three_of(make)
     x = torch.randn(3, 6, 5, dtype=torch.double)
     features = torch.arange(5) < torch.tensor([[5], [3], [1]])
     classes = torch.arange(3) < torch.tensor([[3], [2], [3]])
     forward = stacked_forward(modules[0])
     assert forward is not None
-    names = [name for name, _ in modules[0].named_parameters()]
-    stacked = {n: torch.stack([dict(m.named_parameters())[n] for m in modules]) for n in names}
     scores = forward(stacked, x, features, classes)
     pull = torch.randn(3, 6, 3, dtype=torch.double) * classes.unsqueeze(1)
 
@@ -427,17 +436,11 @@ def test_stacked_forward_of_measured_targets_equals_the_module(
     make: Callable[[], TabularModel],
 ) -> None:
     torch.manual_seed(4)
-    modules = [make().double() for _ in range(3)]
-    with torch.no_grad():
-        for module in modules:
-            for parameter in module.parameters():
-                parameter.add_(torch.randn_like(parameter))
+    modules, stacked = three_of(make)
     x = torch.randn(3, 6, 5, dtype=torch.double)
     features = torch.arange(5) < torch.tensor([[5], [3], [1]])
     forward = stacked_forward(modules[0])
     assert forward is not None
-    names = [name for name, _ in modules[0].named_parameters()]
-    stacked = {n: torch.stack([dict(m.named_parameters())[n] for m in modules]) for n in names}
     predicted = forward(stacked, x, features, torch.ones(3, 1, dtype=torch.bool))
     found = torch.autograd.grad(predicted.square().sum(), list(stacked.values()))
     for task, module in enumerate(modules):

@@ -178,6 +178,15 @@ class WienerDenoiser(nn.Module):
         statistics, new_state = update_statistics(gradient, noise, parameter, state, context)
         return layer_features(statistics, context), statistics, new_state
 
+    def gains(
+        self, statistics: LayerStatistics, kappa_fast: Tensor, kappa_slow: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Wiener's gains of the fast and of the slow moment, ``(..., N)`` as the kappas are."""
+        return (
+            _wiener_gain(statistics.fast, kappa_fast * statistics.noise),
+            _wiener_gain(statistics.slow, kappa_slow * statistics.noise),
+        )
+
     def forward(
         self, gradient: Tensor, noise: Tensor, parameter: Tensor, state: State, context: Context
     ) -> Denoised:
@@ -186,8 +195,7 @@ class WienerDenoiser(nn.Module):
         coefficients = self.coefficients(features)
         spread = context.layout.spread(coefficients[..., :8].movedim(-1, 0))
         gain, filter_fast, kappa_fast, fast, slow, update, filter_slow, kappa_slow = spread
-        w_fast = _wiener_gain(statistics.fast, kappa_fast * statistics.noise)
-        w_slow = _wiener_gain(statistics.slow, kappa_slow * statistics.noise)
+        w_fast, w_slow = self.gains(statistics, kappa_fast, kappa_slow)
         cleaned = gradient * gain * (1 - filter_fast + filter_fast * w_fast)
         cleaned = cleaned + fast * statistics.fast + slow * statistics.slow
         update_gain = update * (1 - filter_slow + filter_slow * w_slow)

@@ -60,11 +60,10 @@ def score(codes: NDArray[np.int64], probabilities: NDArray[np.float64]) -> dict[
         auc = float(roc_auc_score(codes, probabilities, multi_class="ovr", labels=classes))
     # Defined by hand as the mean recall over classes that occur; scikit-learn's function
     # means the same but warns when a class is predicted that the test rows do not show.
-    recalls = [accuracy_score(codes[codes == c], predicted[codes == c]) for c in present]
     balanced = (
         float(balanced_accuracy_score(codes, predicted))
         if len(present) == len(classes)
-        else float(np.mean(recalls))
+        else float(np.nanmean(class_recalls(codes, probabilities)))
     )
     return {
         "log_loss": float(log_loss(codes, probabilities, labels=classes)),

@@ -170,9 +170,14 @@ class BatchedEngine:
 
 
 @torch.no_grad()
-def run_episode(episode: Episode, denoiser: Denoiser, schedule: Schedule | None = None) -> Tensor:
+def run_episode(
+    episode: Episode,
+    denoiser: Denoiser,
+    schedule: Schedule | None = None,
+    engine: BatchedEngine | None = None,
+) -> Tensor:
     """Run an inner loop to its end; held-out loss of each task, ``(T,)``."""
-    engine = BatchedEngine()
+    engine = engine or BatchedEngine()
     state = engine.start(episode, denoiser)
     for _ in range(episode.steps):
         state = engine.advance(episode, denoiser, state, graph=False, schedule=schedule)

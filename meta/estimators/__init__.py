@@ -1,6 +1,6 @@
 """Estimators of the meta-gradient, one a file; exchangeable, and chosen by name."""
 
-from denograd.meta.estimators._base import Estimator, MetaLoss, TaskGradients
+from denograd.meta.estimators._base import FLOOR_MEASURED, Estimator, MetaLoss, TaskGradients
 from denograd.meta.estimators.backprop import Backprop, TruncatedBackprop
 from denograd.meta.estimators.es import EvolutionStrategies
 from denograd.meta.estimators.pes import Particles, PersistentES
@@ -15,6 +15,7 @@ ESTIMATORS: dict[str, type[Estimator]] = {
 
 __all__ = [
     "ESTIMATORS",
+    "FLOOR_MEASURED",
     "Backprop",
     "Estimator",
     "EvolutionStrategies",

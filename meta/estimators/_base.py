@@ -12,6 +12,9 @@ from denograd.denoisers import WienerDenoiser
 from denograd.meta.engines import Engine
 from denograd.meta.episode import Episode
 
+FLOOR_MEASURED = 0.1
+"""Of the meta-loss where targets are measured, in their variances."""
+
 
 @dataclass(frozen=True)
 class MetaLoss:
