@@ -70,8 +70,14 @@ except MetaTrainingError as error:
     print(error, file=sys.stderr, flush=True)
     sys.exit(3)
 processes.leave()
-threads = [Path(f"/proc/self/task/{t}/comm") for t in os.listdir("/proc/self/task")]
-if any("gloo" in thread.read_text() for thread in threads):
+
+def name(thread):
+    try:
+        return Path("/proc/self/task", thread, "comm").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""  # it ended between the listing and the reading
+
+if any("gloo" in name(thread) for thread in os.listdir("/proc/self/task")):
     # A thread that outlives the interpreter aborts the process, now and then.
     sys.exit("leave() left threads of gloo behind")
 """
