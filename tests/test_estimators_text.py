@@ -46,6 +46,7 @@ def holds(condition: str, table: pd.DataFrame) -> NDArray[np.bool_]:
 
 
 DAYS, GAPS = " counts the days since ", "where a value is missing, this stands for it: "
+OTHER = "=(other) stands for "
 
 
 def added(text: str, table: pd.DataFrame, classes: list[str] | None) -> NDArray[np.float64]:
@@ -53,7 +54,7 @@ def added(text: str, table: pd.DataFrame, classes: list[str] | None) -> NDArray[
     scores = np.zeros((len(table), len(classes or [0])))
     lines = text.splitlines()
     assert lines[0].startswith("fidelity ")
-    for line in (line for line in lines[1:] if DAYS not in line and GAPS not in line):
+    for line in (line for line in lines[1:] if not any(n in line for n in (DAYS, GAPS, OTHER))):
         premise, verb, said = re.fullmatch(
             r"(.+?) (ADD|THEN) (.+) \[\S+ % of rows\]", line
         ).groups()  # type: ignore[union-attr]
@@ -245,6 +246,43 @@ def test_the_text_alone_predicts_rows_with_gaps(kind: Any, seed: int, gaps: Any)
         assert_allclose(low - high, model.decision_function(new), atol=1e-9)
     elif kind is RuleNetRegressor:
         assert_allclose(said, model.predict(new), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", READ)
+@pytest.mark.parametrize("gaps", [0, 1, 20])
+def test_the_text_says_what_the_rare_categories_are(kind: Any, gaps: int) -> None:
+    rng = np.random.default_rng(gaps)
+    often, rare = [f"often-{i}" for i in range(11)], [f"rare, '{i}'" for i in range(7)]
+    ward = pd.Series([*often * 9, *rare, *[None] * gaps], name="ward").sample(
+        frac=1, random_state=1
+    )
+    X = pd.DataFrame({"ward": ward, "age": rng.normal(size=len(ward))}).reset_index(drop=True)
+    is_rare = ~X["ward"].isin(often)
+    y: Any = 3.0 * is_rare + rng.normal(size=len(X)) / 9
+    classes = None
+    if kind in (RuleNetClassifier, SoftTreeClassifier):
+        y, classes = np.where(is_rare, "rare", "known"), ["known", "rare"]
+    model = kind(max_steps=40, random_state=0).fit(X, y)
+    text = model.to_text()
+    (note,) = (line for line in text.splitlines() if OTHER in line)
+    stated, rest = note.removeprefix(f"ward{OTHER}").split(" and for ")
+    assert rest == "what training did not see"
+    named = [value for value in [*often, *rare, "(missing)"] if repr(value) in stated]
+    # With twenty gaps they are more than any ward, which pushes one ward to the rare ones.
+    assert set(rare) <= set(named)
+    assert ("(missing)" in named) == (gaps == 1)
+    assert len(named) == 7 + (gaps > 0)
+    values = [*often, *rare, None, "never seen"]
+    new = pd.DataFrame({"ward": values * 40, "age": rng.normal(size=40 * len(values))})
+    called = new["ward"].fillna("(missing)")
+    table = pd.DataFrame({f"ward={value}": (called == value) * 1.0 for value in called.unique()})
+    seen = [*often, *rare, *(["(missing)"] if gaps else [])]
+    table["ward=(other)"] = (called.isin(named) | ~called.isin(seen)) * 1.0
+    table["age"] = new["age"]
+    if classes is None:
+        assert_allclose(read(text, table, None), model.rule_predict(new), atol=1e-6)
+    else:
+        assert_array_equal(read(text, table, classes), model.rule_predict(new))
 
 
 def test_rules_that_say_the_same_are_one() -> None:

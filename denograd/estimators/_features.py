@@ -26,7 +26,7 @@ from denograd.data.encoder import CLIP, Encoder
 from denograd.data.errors import listing
 
 _BOOLEAN = (bool, np.bool_)
-_MISSING = "(missing)"
+_MISSING, _OTHER = "(missing)", "(other)"
 _NUMBER = re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?|True|False")
 _LARGEST = 1e100
 _FEW_ROWS = 20
@@ -109,6 +109,7 @@ class TableEncoder:
             if kind == "category"
         }
         self._known: dict[int, list[str]] = {}
+        self.notes: dict[int, str] = {}
         self.categories: dict[int, list[tuple[str, str | None]]] = {}
         self.origins: dict[int, pd.Timestamp] = {}
         self.medians: dict[int, float] = {}
@@ -126,7 +127,7 @@ class TableEncoder:
         parts = [_INTERNAL.fullmatch(name) for name in self._encoder.feature_names_]
         self.sources = np.array([int(part[1]) for part in parts if part], dtype=np.int64)
         self.names = [
-            self.columns[int(part[1])] + part[2].replace("=infrequent_sklearn", "=(other)")
+            self.columns[int(part[1])] + part[2].replace("=infrequent_sklearn", f"={_OTHER}")
             for part in parts
             if part
         ]
@@ -144,13 +145,18 @@ class TableEncoder:
             rare = getattr(one_hot, "infrequent_categories_", [None] * len(places))
             for place, known, others in zip(places, lists, rare, strict=True):
                 self.categories[place] = _with_labels(known, [] if others is None else others)
+                if others is not None:
+                    label = f"{self.columns[place]}={_OTHER}"
+                    said = listing(others, limit=len(others))
+                    self.notes[self.names.index(label)] = (
+                        f"{label} stands for {said} and for what training did not see"
+                    )
         #: the feature of each column of two categories, between which unknown ones lie
         self._halves = {
             place: int(np.flatnonzero(self.sources == place)[0])
             for place, known in self._known.items()
             if len(known) == 2
         }
-        self.notes = {}
         if by_kind["date"]:
             for name, first in steps["date"][0].earliest_.items():
                 self.origins[int(name[1:])] = first
@@ -352,7 +358,7 @@ def _with_labels(known: Sequence[str], rare: Iterable[str]) -> list[tuple[str, s
     found: list[tuple[str, str | None]] = [
         (name, None if name == _MISSING else name) for name in known if name not in rare
     ]
-    return [*found, ("(other)", min(rare - {_MISSING}, default=None))] if rare else found
+    return [*found, (_OTHER, min(rare - {_MISSING}, default=None))] if rare else found
 
 
 def _check_known(

@@ -88,7 +88,8 @@ class RuleReader(DenoGradEstimator):
         probability. The largest sum is the class. Nothing is left out: the text alone predicts
         what `rule_predict` does. Fidelity and support are those on ``X``, or on the training
         rows. Where rules speak of the days of a date, a line says from when they are counted;
-        where they speak of numbers or dates, one says what stands for each if it is missing.
+        where of a column's rare categories, one says which these are; and where of numbers or
+        dates, one says what stands for each if it is missing.
         """
         rules = self.to_rules(X)
         fidelity = self._trained_fidelity if X is None else self.fidelity(X)
