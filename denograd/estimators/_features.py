@@ -27,6 +27,8 @@ from denograd.data.errors import listing
 
 _BOOLEAN = (bool, np.bool_)
 _MISSING, _OTHER = "(missing)", "(other)"
+_INFREQUENT = "infrequent_sklearn"
+"""What scikit-learn calls the rare categories of a column."""
 _NUMBER = re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?|True|False")
 _LARGEST = 1e100
 _FEW_ROWS = 20
@@ -127,7 +129,7 @@ class TableEncoder:
         parts = [_INTERNAL.fullmatch(name) for name in self._encoder.feature_names_]
         self.sources = np.array([int(part[1]) for part in parts if part], dtype=np.int64)
         self.names = [
-            self.columns[int(part[1])] + part[2].replace("=infrequent_sklearn", f"={_OTHER}")
+            self.columns[int(part[1])] + part[2].replace(f"={_INFREQUENT}", f"={_OTHER}")
             for part in parts
             if part
         ]
@@ -146,10 +148,10 @@ class TableEncoder:
             for place, known, others in zip(places, lists, rare, strict=True):
                 self.categories[place] = _with_labels(known, [] if others is None else others)
                 if others is not None:
-                    label = f"{self.columns[place]}={_OTHER}"
+                    feature = self._encoder.feature_names_.index(f"f{place}={_INFREQUENT}")
                     said = listing(others, limit=len(others))
-                    self.notes[self.names.index(label)] = (
-                        f"{label} stands for {said} and for what training did not see"
+                    self.notes[feature] = (
+                        f"{self.names[feature]} stands for {said} and for what training did not see"
                     )
         #: the feature of each column of two categories, between which unknown ones lie
         self._halves = {
