@@ -40,7 +40,8 @@ def recommended_base(
         model: one of `denograd.models`, or any other. Give the model itself, before
             `torch.compile` or DistributedDataParallel wraps it: a wrapper or a subclass counts
             as any other model.
-        denoiser: name of a shipped denoiser, ``"identity"``, or path to saved weights.
+        denoiser: name of a shipped denoiser, ``"identity"``, path to saved weights, or an address
+            on the Hugging Face Hub (``"hf://owner/name"``).
 
     Returns:
         an optimizer for `denograd.DenoGrad`.

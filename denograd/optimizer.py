@@ -60,7 +60,8 @@ class DenoGrad(Optimizer):
             card advises for a model.
         denoiser: name of a shipped denoiser (``"default"``, ``"regression"`` where the loss is a
             squared error of standardised targets, or ``"history"`` where ``model``
-            cannot be given), ``"identity"``, path to saved weights, or an instance.
+            cannot be given), ``"identity"``, path to saved weights, an address on the Hugging Face
+            Hub (``"hf://owner/name"``), or an instance.
         model: the model that owns the parameters. Dimension 0 of its input counts the rows
             of the batch.
         total_steps: steps the whole run will take, if known.
@@ -77,9 +78,10 @@ class DenoGrad(Optimizer):
         TypeError: ``base`` is no optimizer or evaluates the loss several times a step
             (`torch.optim.LBFGS`), is a DenoGrad itself, or has complex parameters;
             ``model`` is no module; ``penalties`` holds something else.
-        ValueError: ``model`` shares no parameter with ``base``; ``base`` is
-            differentiable; a count is not a whole number of at least 1, or ``record`` is
-            negative; there are penalties but no ``model``, or a group with
+        DenoiserFileError: the denoiser's file, or its card, is missing or cannot be read.
+        ValueError: ``denoiser`` is no known name; ``model`` shares no parameter with ``base``;
+            ``base`` is differentiable; a count is not a whole number of at least 1, or
+            ``record`` is negative; there are penalties but no ``model``, or a group with
             ``maximize=True``, or a penalty finds nothing to look at in the model.
 
     Example:

@@ -26,6 +26,11 @@ DUELS = (
     "sizes averaged."
 )
 
+SERIES = (
+    "Accuracy and log loss; for auscafe-win24, whose target is a number, the coefficient of "
+    "determination (R2, higher is better). *Time* is relative to the first line's."
+)
+
 
 def write_page(path: Path, lines: pd.DataFrame) -> None:
     """Put the figures between the markers of a page."""
@@ -45,7 +50,7 @@ def section(lines: pd.DataFrame) -> str:
         parts += [f"### {size} training rows", accuracy_table(own)]
     parts += ["### With DenoGrad, against AdamW and others", DUELS, duels(tables)]
     parts += ["### Length and fidelity of rules and trees", rule_table(tables)]
-    parts += ["### Time series", series_table(series)]
+    parts += ["### Time series", SERIES, series_table(series)]
     parts += ["### Log loss, table by table", table_by_table(tables)]
     return "\n\n".join(parts)
 

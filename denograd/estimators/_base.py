@@ -45,10 +45,10 @@ class DenoGradEstimator(BaseEstimator, ABC):  # type: ignore[misc]
     categories and dates (as text, too, if nearly all of a column can be read in one format):
     categories become 0/1 features (one for two categories), a category that training did not
     see counts as none of the known ones (or as one of the rare ones, which share a feature); in
-    a column of two it counts as half-way between them. The category 1 is the same as a whole
-    number, another kind of number, or a boolean. NaN is a missing value: a number gets the
-    median of the training rows and, if training rows lacked it too, an indicator; a category
-    becomes one of its own, or one that training did not see. If several categories come in a
+    a column of two it counts as between them, at the mean of the training rows. The category 1
+    is the same as a whole number, another kind of number, or a boolean. NaN is a missing value:
+    a number gets the median of the training rows and, if training rows lacked it too, an
+    indicator; a category becomes one of its own, or one that training did not see. If several categories come in a
     column and none of them is known, or they are numbers where training had text, that is an
     error; text that differs from row to row, like an identifier, is warned of, and unknown
     later. Infinities are refused, and so are columns of numbers above 1e100, or all below
@@ -509,7 +509,8 @@ class DenoGradEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         Gaps are filled with the training rows' median, categories and gaps are 0/1 features
         of their own, dates are days since the earliest training date, years and months, and
         what lies more than 8 deviations from the mean is moved there. A category that training
-        did not see is 0 in the features of the known ones. The rules of `to_rules`
+        did not see is 0 in the features of the known ones (in a column of two, where the model sees
+        the training rows' mean, the rules take it for that 0, too). The rules of `to_rules`
         and the first columns of a `PrototypeNetClassifier.prototypes_frame` speak of these
         features.
 

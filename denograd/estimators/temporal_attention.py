@@ -252,10 +252,8 @@ class TemporalAttentionRegressor(_TemporalAttention, DenoGradRegressor):
 
     The model is `denograd.models.TemporalAttention`. How it is trained is said in
     `DenoGradEstimator` and `DenoGradRegressor`, whose parameters it has too; what ``X`` is,
-    in `TemporalAttentionClassifier`.
-
-    The default denoiser holds this model back on few sequences (``docs/comparison.md``); for
-    now ``optimizer="adamw"`` is the better choice.
+    in `TemporalAttentionClassifier`. On sequences, the denoiser ``regression`` has not been
+    compared with ``optimizer="adamw"`` as it comes; try both.
 
     Args:
         n_channels: number of channels; None for that of a three-dimensional ``X``, else 1.
