@@ -48,11 +48,11 @@ class DenoGradEstimator(BaseEstimator, ABC):  # type: ignore[misc]
     a column of two it counts as between them, at the mean of the training rows. The category 1
     is the same as a whole number, another kind of number, or a boolean. NaN is a missing value:
     a number gets the median of the training rows and, if training rows lacked it too, an
-    indicator; a category becomes one of its own, or one that training did not see. If several categories come in a
-    column and none of them is known, or they are numbers where training had text, that is an
-    error; text that differs from row to row, like an identifier, is warned of, and unknown
-    later. Infinities are refused, and so are columns of numbers above 1e100, or all below
-    1e-100. Columns that are constant in the training rows are not used.
+    indicator; a category becomes one of its own, or one that training did not see. If several
+    categories come in a column and none of them is known, or they are numbers where training
+    had text, that is an error; text that differs from row to row, like an identifier, is warned
+    of, and unknown later. Infinities are refused, and so are columns of numbers above 1e100, or
+    all below 1e-100. Columns that are constant in the training rows are not used.
     Everything is standardised and cut off at 8 deviations; see `denograd.data.Encoder`.
 
     ``sample_weight``: weights that are whole numbers count rows, so a weight of 2 is
