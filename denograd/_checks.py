@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,12 +41,12 @@ def check_count(name: str, value: object) -> int | None:
     """Return an optional count of at least 1, or raise `ValueError`."""
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
         raise ValueError(
             f"DenoGrad: {name}={value!r}; it must be a whole number of at least 1, or None "
             "if it is not known"
         )
-    return value
+    return int(value)
 
 
 def check_model(model: object, base: Optimizer) -> nn.Module | None:

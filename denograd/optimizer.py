@@ -21,13 +21,14 @@ from denograd._checks import (
     check_penalties,
     parameter_names,
 )
-from denograd._engine import Engine, Run, Work
+from denograd._engine import Engine, Run, Work, gradients
 from denograd._flat import active_parameters
 from denograd._seen import features_seen
 from denograd.audit import AuditLog, check_every, check_saved
 from denograd.denoisers import Denoiser, IdentityDenoiser, resolve_denoiser
 from denograd.denoisers._base import reads_noise
 from denograd.noise import NoiseCapture
+from denograd.noise._unexplained import OtherTerms
 from denograd.penalties import Penalty, PenaltyWatch
 
 _CARRIED = ("base", "audit", "penalties", "_model", "_total_steps", "_dataset_size", "_batch_size")
@@ -129,6 +130,7 @@ class DenoGrad(Optimizer):
         self._warned_capturable_if_run_uncaptured = True
         self._patch_step_function()
         self._capture: NoiseCapture | None = None
+        self._other_terms = OtherTerms()
         self._watch: PenaltyWatch | None = None
 
     # What belongs to the base.
@@ -314,12 +316,34 @@ class DenoGrad(Optimizer):
             work = self._engine.denoise(active, self._parameters(), self._capture, run)
             if audited:
                 self._record(work, run)
+            if self._capture is not None and not self._other_terms.done:
+                self._warn_of_other_terms(work, self._capture)
         self._engine.write(work)
         self.base.step()
         self._engine.finish(work, self.param_groups)
         if self._capture is not None:
             self._capture.clear()
             self._capture.watch(member.parameter for member in active)
+
+    def _warn_of_other_terms(self, work: Sequence[Work], capture: NoiseCapture) -> None:
+        """Say once that the noise of some layers is not known, though their rows are."""
+        for group, _, known, _ in work:
+            records = capture.records(group.parameters)
+            self._other_terms.look(group.parameters, gradients(group), records, known)
+        odd = self._other_terms.end_step()
+        if odd:
+            names = parameter_names(self.param_groups, self._model)
+            said = ", ".join(names[p] for p in odd[:4])
+            said += f" and {len(odd) - 4} more" if odd[4:] else ""
+            warnings.warn(
+                f"DenoGrad: the gradients of {said} hold more than the rows that the model saw "
+                "add up to, so the noise within the batch is not known there and the denoiser "
+                "does less well. A term of the loss that is no mean over rows (an L1 or L2 "
+                "penalty) does that, and so do gradients that are not reset: use the base's "
+                "weight_decay or penalties=, and zero_grad()",
+                UserWarning,
+                stacklevel=5,
+            )
 
     def _record(self, work: Sequence[Work], run: Run) -> None:
         names, step = parameter_names(self.param_groups, self._model), self._engine.steps

@@ -29,7 +29,7 @@ from denograd.data import (
     read_table,
     read_tables,
 )
-from denograd.data.dates import DateParts
+from denograd.data.dates import DateParts, guess_date_format
 from denograd.data.groups import check_groups
 
 ROWS = 60
@@ -313,7 +313,8 @@ def test_decimal_commas_are_numbers_where_the_separator_is_another(tmp_path: Pat
         table = read_table(csv(tmp_path, "\n".join(lines)))
     assert table.features["x"].dropna().tolist() == [1.5, -2.25, 100]
     assert table.features["word"].tolist() == ["1,5 mg", "2 mg", "3 mg", "4,1 mg"]
-    with_commas = read_table(csv(tmp_path, 'x,y\n"1,500",a\n"2,500",b\n"3,500",a\n"4,500",b\n'))
+    with pytest.warns(TableWarning, match="'x': is the comma a decimal one, or between thousands"):
+        with_commas = read_table(csv(tmp_path, 'x,y\n"1,500",a\n"2,500",b\n"3,500",a\n"4,500",b\n'))
     assert with_commas.features["x"].tolist() == ["1,500", "2,500", "3,500", "4,500"]
     with pytest.warns(TableWarning, match="'x': is the comma a decimal one, or between thousands"):
         unclear = read_table(csv(tmp_path, "x\ty\n1,234\ta\n12,500\tb\n987\ta\n5\tb\n"))
@@ -543,3 +544,97 @@ def test_visits_of_a_patient_do_not_give_the_label_away(tmp_path: Path) -> None:
     frame.assign(patient_id=frame["patient_id"].where(frame.index > 1)).to_csv(path, index=False)
     with pytest.raises(TableError, match="2 of 180 rows have no 'patient_id'"):
         read_table(path, "outcome", group="patient_id")
+
+
+def test_a_name_that_stands_twice_in_a_csv_is_refused(tmp_path: Path) -> None:
+    """pandas renames the second one, which would make a feature of a copy of the target."""
+    with pytest.raises(TableError, match="column 'y' stands in it twice; rename one"):
+        read_table(csv(tmp_path, "age,y,crp,y\n1,a,2,a\n2,b,3,b\n"), "y")
+    blank = read_table(csv(tmp_path, ",x,,y\n1,2,3,a\n4,5,6,b\n7,8,9,a\n1,1,1,b\n"))
+    assert blank.features["x"].tolist() == [2, 5, 8, 1]
+
+
+def test_blanks_around_text_say_nothing(tmp_path: Path) -> None:
+    text = 'x,word,y\n1,north ,dead\n2 ,"  north",dead \n NA , NA ,alive\n4,south,"alive "\n'
+    table = read_table(csv(tmp_path, text))
+    assert table.classes == ("alive", "dead")
+    assert table.features["word"].dropna().tolist() == ["north", "north", "south"]
+    np.testing.assert_array_equal(table.features["x"], [1, 2, np.nan, 4])
+
+
+def test_dots_and_dashes_among_numbers_are_gaps(tmp_path: Path) -> None:
+    lines = ["lactate,k,stage,y", "1.5,-,-,a", ".,+,I,b", "2.5,-,II,a", "-,+,I,b", "3,-,II,a"]
+    with pytest.warns(
+        TableWarning, match=r"'lactate': '\.', '-', '--' among numbers, read as miss"
+    ):
+        table = read_table(csv(tmp_path, "\n".join(lines)))
+    np.testing.assert_array_equal(table.features["lactate"], [1.5, np.nan, 2.5, np.nan, 3])
+    assert table.features["k"].tolist() == ["-", "+", "-", "+", "-"]
+    assert table.features["stage"].tolist() == ["-", "I", "II", "I", "II"]
+
+
+def test_points_are_between_thousands_where_commas_are_decimal(tmp_path: Path) -> None:
+    lines = ["n;dose;sum;ratio;y", "950;2,5;4.245,75;1.5;a", "1.050;3,25;12,5;2.25;b",
+             "1.230.000;4,5;1,5;3;a", ";5,5;;1;b"]  # fmt: skip
+    with pytest.warns(TableWarning) as caught:
+        table = read_table(csv(tmp_path, "\n".join(lines)))
+    np.testing.assert_array_equal(table.features["n"], [950, 1050, 1_230_000, np.nan])
+    np.testing.assert_array_equal(table.features["sum"], [4245.75, 12.5, 1.5, np.nan])
+    assert table.features["ratio"].tolist() == [1.5, 2.25, 3, 1]  # no points between thousands
+    said = " ".join(str(warning.message) for warning in caught)
+    assert "'dose', 'sum': numbers with a decimal comma" in said
+    assert "'n': numbers with points, read as those between thousands" in said
+    points = read_table(csv(tmp_path, "n;y\n1.050;a\n2.125;b\n3.500;a\n4.250;b\n"))
+    assert points.features["n"].tolist() == [1.05, 2.125, 3.5, 4.25]  # nothing says otherwise
+
+
+def test_decimal_commas_in_quotes_are_numbers(tmp_path: Path) -> None:
+    path = csv(tmp_path, 'x,y\n"2,5",a\n"3,25",b\n4,a\n"5,75",b\n')
+    with pytest.warns(TableWarning, match="'x': numbers with a decimal comma"):
+        assert read_table(path).features["x"].tolist() == [2.5, 3.25, 4, 5.75]
+
+
+@pytest.mark.parametrize(
+    "texts", [["1234.5", "1000.2"], ["1751-7", "1975-2"], ["12345678", "20210301"]]
+)
+def test_numbers_are_no_dates(texts: list[str]) -> None:
+    assert guess_date_format(pd.Series(texts)) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["2021-03", "2021-03-05", "2021-03-05T10:00:00Z", "20210305T1000", "2021-03-05 10:00"]
+)
+def test_dates_in_iso_format_are_dates(text: str) -> None:
+    found = guess_date_format(pd.Series([text]))
+    assert found is not None
+    assert pd.to_datetime(text, format=found.format) == pd.Timestamp(text)
+
+
+def test_years_of_two_digits_are_told_of() -> None:
+    born = pd.Series(["13.04.45", "15.04.72", "28.12.39"] * 4)
+    with pytest.warns(TableWarning, match="'born': years have two digits; read as 1969 to 2068"):
+        plan_columns(Table("t", pd.DataFrame({"born": born}), pd.Series(["a", "b"] * 6)))
+
+
+def test_a_column_of_many_categories_is_kept_where_its_type_says_so() -> None:
+    names = [f"ward {i}" for i in range(40)] + ["ward 0"] * 20
+    frame = pd.DataFrame({"ward": names, "x": np.arange(60.0) ** 2})
+    labels = pd.Series(["a", "b"] * 30)
+    with pytest.warns(TableWarning, match="'ward' is left out"):
+        assert plan_columns(Table("t", frame, labels)).category == ()
+    typed = frame.astype({"ward": "category"})
+    assert plan_columns(Table("t", typed, labels)).category == ("ward",)
+
+
+def test_a_date_with_gaps_has_one_indicator() -> None:
+    days = pd.Series(pd.date_range("2021-01-01", periods=6, freq="45D")).where(np.arange(6) != 2)
+    whole = pd.Series(pd.date_range("2020-01-01", periods=6, freq="99D"))
+    frame = pd.DataFrame({"born": whole, "seen": days, "x": [1.0, None, 2, 3, 4, 5]})
+    encoder = Encoder(ColumnPlan(numeric=("x",), date={"born": None, "seen": None})).fit(frame)
+    names = list(encoder.feature_names_)
+    gaps = {name: place for place, name in enumerate(names) if name.endswith("_missing")}
+    assert set(gaps) == {"x_missing", "seen_missing"}
+    encoded = encoder.transform(frame)
+    np.testing.assert_array_equal(encoded[:, gaps["seen_missing"]] > 0, days.isna())
+    later = frame.assign(born=pd.NaT, seen=whole)
+    np.testing.assert_array_equal(encoder.transform(later)[:, gaps["seen_missing"]] > 0, False)

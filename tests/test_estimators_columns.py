@@ -91,6 +91,11 @@ def test_a_column_coded_in_another_way_is_named() -> None:
         model.predict(X.sort_values("sex").assign(sex=full))
     with pytest.raises(ValueError, match="column 'sex' holds '3', none of which"):
         model.predict(X.head(1).assign(sex=3.0))
+    # A few rows of new categories happen: what one row is does not hang on those beside it.
+    new = X.head(12).assign(ward=["mars", "venus"] * 6)
+    with pytest.warns(UserWarning, match="column 'ward' holds 'mars', 'venus', none of which"):
+        said = model.predict_proba(new)
+    assert_array_equal(said, model.predict_proba(new.assign(ward="mars")))
     # One category that is new, in whatever rows, is new and no error; nor are a few.
     assert len(model.predict(X.assign(ward="mars"))) == 60
     assert len(model.predict(X.assign(ward=X["ward"].replace({"east": "mars"})))) == 60
@@ -369,3 +374,23 @@ def test_identifiers_are_warned_of_and_unknown_later() -> None:
     # Few wards that all are unknown look like wards written in another way.
     with pytest.raises(ValueError, match="'ward' holds 'E', 'N', none of which"):
         model.predict(new.assign(ward=["E", "N"] * 30))
+
+
+@pytest.mark.parametrize("kind", [AdditiveNetClassifier, AdditiveNetRegressor])
+@pytest.mark.parametrize("classes", [2, 3])
+def test_importance_of_an_additive_net_is_that_of_whole_columns(kind: Any, classes: int) -> None:
+    """Of what `explain` says a column adds, not of its features one by one."""
+    rng = np.random.default_rng(classes)
+    X = table(80)[0].assign(code=[f"c{i}" for i in rng.integers(0, 15, 80)])
+    y: Any = rng.integers(0, classes, 80)
+    model = kind(max_steps=30, random_state=0, pairs=[("age", "ward")]).fit(X, y)
+    parts = model._summed(model._encoded(X)[0])[0]
+    if kind is AdditiveNetClassifier and classes == 2:
+        # A difference of two scores is twice what each is off their mean.
+        assert_allclose(model.explain(X)["code"], parts[:, 3, 1] - parts[:, 3, 0])
+    spread = (parts - (parts.mean(-1, keepdims=True) if parts.shape[-1] > 1 else 0)).std(0).sum(-1)
+    expected = spread[:4] + np.array([spread[4] / 2, 0, spread[4] / 2, 0])
+    assert_allclose(model.feature_importances_, expected / expected.sum())
+    by_feature = model.model_.feature_importance(model._encoded(X)[0]).numpy()
+    code = by_feature[[n.startswith("code=") for n in model.encoded_names_]].sum()
+    assert model.feature_importances_[3] < code  # categories exclude each other

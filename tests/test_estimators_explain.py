@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import re
 from typing import Any
 
@@ -10,7 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.datasets import load_diabetes, load_wine
 from sklearn.exceptions import NotFittedError
@@ -356,3 +359,31 @@ def test_prototypes_start_on_rows_of_their_class() -> None:
     assert_array_equal(frame["speaks_for"], y[frame["nearest_row"]])
     assert_array_equal(frame["speaks_for"], ["a", "b", "c", "a", "b", "c"])
     assert isinstance(model.model_, nn.Module)
+
+
+@pytest.mark.parametrize("kind", [k for k in CLASSIFIERS if k is not TemporalAttentionClassifier])
+def test_pictures_show_names_with_dollar_signs_as_they_are(kind: Any) -> None:
+    """Between two dollar signs matplotlib reads a formula, and not every name is one."""
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame(rng.normal(size=(40, 2)), columns=["cost_$", "fee_^$"])
+    y = np.where(X.sum(axis=1) > 0, "$a_", "b$^")
+    model = kind(max_steps=20, random_state=0).fit(X, y)
+    for figure in (model.plot(), model.plot(X)):
+        figure.savefig(io.BytesIO())
+        said = " ".join(text.get_text() for text in figure.findobj(Text))
+        assert "cost_$" in said or "fee_^$" in said
+
+
+def test_equal_weights_of_attention_are_those_of_features() -> None:
+    """A column of eight categories is eight features, and equal weights give it eight shares."""
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"x": rng.normal(size=48), "ward": list("abcdefgh") * 6})
+    model = FeatureAttentionClassifier(max_steps=1, learning_rate=1e-9, random_state=0)
+    model.fit(X, np.arange(48) % 2)
+    (axes,) = model.plot().axes
+    (marks,) = [c for c in axes.collections if isinstance(c, LineCollection)]
+    shown = [tick.get_text() for tick in axes.get_yticklabels()]
+    equal = dict(zip(shown, (line[0, 0] for line in marks.get_segments()), strict=True))
+    assert equal == pytest.approx({"x": 1 / 9, "ward": 8 / 9})
+    # Untrained, it says little else.
+    assert_allclose(model.feature_importances_, [1 / 9, 8 / 9], atol=0.06)

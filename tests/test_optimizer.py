@@ -992,6 +992,38 @@ def test_a_step_reads_nothing_back_from_the_device(monkeypatch: pytest.MonkeyPat
     optimizer.step()
 
 
+@pytest.mark.parametrize(
+    ("term", "named"),
+    [
+        (lambda m: 0.3 * m.first.weight.square().sum(), ["first.weight"]),
+        (lambda m: 0.1 * m.first.weight.abs().sum(), ["first.weight"]),
+        (lambda m: 0.0, []),
+    ],
+)
+def test_a_term_of_the_loss_that_hides_the_noise_is_told_of(
+    term: Callable[[nn.Module], Any], named: list[str]
+) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential()
+    model.add_module("first", nn.Linear(3, 4))
+    model.add_module("act", nn.Tanh())
+    model.add_module("last", nn.Linear(4, 1))
+    base = torch.optim.SGD(model.parameters(), lr=1e-3)
+    optimizer = DenoGrad(base, model=model)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(30):
+            x = torch.randn(16, 3)
+            optimizer.zero_grad()
+            ((model(x) - x[:, :1]).square().mean() + term(model)).backward()
+            optimizer.step()
+    assert len(caught) == (1 if named else 0)  # once a run
+    for name in named:
+        message = str(caught[0].message)
+        assert message.startswith(f"DenoGrad: the gradients of {name} hold more than the rows")
+        assert caught[0].filename == __file__
+
+
 def test_training_raises_no_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -87,12 +87,11 @@ def plan_columns(table: Table) -> ColumnPlan:
             numeric.append(name)
         elif (guess := guess_date_format(values)) is not None:
             date[name] = guess.format
-            if guess.ambiguous:
-                _warn(
-                    f"{table.name}: column {name!r}: day and month cannot be told apart; "
-                    f"read as {guess.format}"
-                )
-        elif (reason := unusable_text(values)) is not None:
+            for caveat in guess.caveats:
+                _warn(f"{table.name}: column {name!r}: {caveat}")
+        elif not isinstance(values.dtype, pd.CategoricalDtype) and (
+            (reason := unusable_text(values)) is not None
+        ):
             dropped[name] = reason
         else:
             category.append(name)
@@ -169,7 +168,7 @@ def unusable_text(values: pd.Series[Any]) -> str | None:
 
     Example:
         >>> unusable_text(pd.Series([f"P{i}" for i in range(40)]))
-        '40 distinct texts in 40 rows, an identifier or free text; make categories of it'
+        '40 distinct texts in 40 rows, an identifier or free text; give it fewer, larger categories'
         >>> unusable_text(pd.Series(["ill", "well"] * 20)) is None
         True
     """
@@ -179,4 +178,5 @@ def unusable_text(values: pd.Series[Any]) -> str | None:
         return None
     words = present.str.count(r"\S+").mean()
     what = "free text" if words >= 3 else "an identifier or free text"
-    return f"{distinct} distinct texts in {len(present)} rows, {what}; make categories of it"
+    remedy = "give it fewer, larger categories"
+    return f"{distinct} distinct texts in {len(present)} rows, {what}; {remedy}"

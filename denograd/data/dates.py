@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 
@@ -30,7 +31,11 @@ _DAYS = (
 )
 _TIMES = ("", " %H:%M", " %H:%M:%S", " %I:%M %p")
 _SHARE = 0.95
-_PARTS = ("days", "year", "month")
+PARTS = ("days", "year", "month")
+
+
+_ISO = re.compile(r"\d{4}-\d{2}(-\d{2}([T ].*)?)?|\d{8}T.*")
+"""ISO 8601 as people write it: 1234.5 and 1751-7 can be read as years and months, but are none."""
 
 
 class DateFormat(NamedTuple):
@@ -38,6 +43,16 @@ class DateFormat(NamedTuple):
 
     format: str
     ambiguous: bool
+
+    @property
+    def caveats(self) -> list[str]:
+        """What whoever has the dates must be told of this reading."""
+        said = []
+        if self.ambiguous:
+            said.append(f"day and month cannot be told apart; read as {self.format}")
+        if "%y" in self.format:
+            said.append("years have two digits; read as 1969 to 2068")
+        return said
 
 
 def guess_date_format(values: pd.Series[Any]) -> DateFormat | None:
@@ -58,8 +73,11 @@ def guess_date_format(values: pd.Series[Any]) -> DateFormat | None:
     if present.empty or dated.mean() < _SHARE:
         return None
     shares: dict[str, float] = {}
+    iso = present.map(lambda text: _ISO.fullmatch(text) is not None).mean() >= _SHARE
     for candidate in ("ISO8601", *(day + time for day in _DAYS for time in _TIMES)):
         # A look at some of them spares a large column most of the parsing.
+        if candidate == "ISO8601" and not iso:
+            continue
         if _readable(present.head(100), candidate) > 0 and (
             (share := _readable(present, candidate)) >= _SHARE
         ):
@@ -110,7 +128,7 @@ class DateParts(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
         """``column_days``, ``column_year`` and ``column_month`` for each column."""
-        return np.array([f"{name}_{part}" for name in self.formats for part in _PARTS], object)
+        return np.array([f"{name}_{part}" for name in self.formats for part in PARTS], object)
 
     def _dates(self, frame: pd.DataFrame) -> dict[str, pd.Series[Any]]:
         dates: dict[str, pd.Series[Any]] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
 from denograd.data.columns import ColumnPlan
-from denograd.data.dates import DateParts
+from denograd.data.dates import PARTS, DateParts
 from denograd.data.errors import TableError
 
 CLIP = 8.0
@@ -33,7 +33,7 @@ MAX_CATEGORIES = 12
 class Encoder:
     """Impute, one-hot encode and standardise; everything estimated on training rows.
 
-    Numbers and dates get the median where a value is missing, and an indicator of that
+    Numbers and dates get the median where a value is missing, and one indicator of that
     if it happens in training rows. Categories become 0/1 columns (one for two categories),
     missing values a category of their own, unknown ones the rare categories' column or
     zeros. Columns that are constant in the training rows are left out: their weights
@@ -92,7 +92,7 @@ def _column_transformer(plan: ColumnPlan) -> ColumnTransformer:
         numbers = FunctionTransformer(_to_numbers, feature_names_out="one-to-one")
         parts.append(("numeric", make_pipeline(numbers, _filled()), list(plan.numeric)))
     if plan.date:
-        dates = make_pipeline(DateParts(dict(plan.date)), _filled())
+        dates = make_pipeline(DateParts(dict(plan.date)), _filled(_DateIndicator))
         parts.append(("date", dates, list(plan.date)))
     if plan.category:
         text = FunctionTransformer(_to_text, feature_names_out="one-to-one")
@@ -107,10 +107,10 @@ def _column_transformer(plan: ColumnPlan) -> ColumnTransformer:
     return ColumnTransformer(parts, verbose_feature_names_out=False)
 
 
-def _filled() -> FeatureUnion:
-    """The columns with the median in their gaps, and an indicator of the gaps."""
+def _filled(indicate: type[_NamedIndicator] | None = None) -> FeatureUnion:
+    """The columns with the median in their gaps, and indicators of the gaps."""
     median = SimpleImputer(strategy="median", keep_empty_features=True)
-    indicator = _NamedIndicator(features="missing-only", error_on_new=False)
+    indicator = (indicate or _NamedIndicator)(features="missing-only", error_on_new=False)
     return FeatureUnion(
         [("value", median), ("missing", indicator)], verbose_feature_names_out=False
     )
@@ -123,6 +123,28 @@ class _NamedIndicator(MissingIndicator):  # type: ignore[misc]
         """Names of the columns that had gaps, each with ``_missing`` behind it."""
         names = self.feature_names_in_ if input_features is None else np.asarray(input_features)
         return np.array([f"{name}_missing" for name in names[self.features_]], object)
+
+
+class _DateIndicator(_NamedIndicator):
+    """One indicator for each date, whose parts are missing together: ``x_missing``."""
+
+    def fit(self, X: NDArray[np.float64], y: ArrayLike | None = None) -> Self:
+        """Find the dates with gaps."""
+        return cast(Self, super().fit(X[:, :: len(PARTS)], y))
+
+    def transform(self, X: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Where these are missing, ``(rows, dates with gaps)``."""
+        return np.asarray(super().transform(X[:, :: len(PARTS)]))
+
+    def fit_transform(self, X: NDArray[np.float64], y: ArrayLike | None = None) -> Any:
+        """Both."""
+        return self.fit(X, y).transform(X)
+
+    def get_feature_names_out(self, input_features: ArrayLike | None = None) -> NDArray[Any]:
+        """Names of the dates that had gaps, each with ``_missing`` behind it."""
+        parts = [str(name) for name in np.asarray(input_features)[:: len(PARTS)]]
+        names = [name.removesuffix(f"_{PARTS[0]}") for name in parts]
+        return super().get_feature_names_out(np.array(names, dtype=object))
 
 
 def _to_numbers(frame: pd.DataFrame) -> pd.DataFrame:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -32,8 +32,12 @@ MISSING = (
 the name of a class."""
 
 _QUOTED = re.compile(r'"[^"]*"')
-_DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+(,\d+)?(e[+-]?\d+)?\s*", re.I)
+_EUROPEAN = re.compile(r"\s*[+-]?(\d+|[1-9]\d{0,2}(\.\d{3})+)(,\d+)?(e[+-]?\d+)?\s*", re.I)
+"""A number with a decimal comma, or points between thousands, or both or neither."""
 _THOUSANDS = re.compile(r"\s*[+-]?[1-9]\d{0,2},\d{3}\s*")
+_POINTED = re.compile(r"\s*[+-]?[1-9]\d{0,2}(\.\d{3})+(,\d+)?\s*")
+_MARKS = (".", "-", "--")
+"""What many write for a value that is missing."""
 _NOT_DECODABLE = "it is not UTF-8 text; save it as UTF-8 (in Excel: 'CSV UTF-8') and try again"
 
 
@@ -298,6 +302,8 @@ def _read_frame(path: Path, target: str | None) -> pd.DataFrame:
         )
     try:
         frame = pd.read_parquet(path) if suffix == ".parquet" else _read_csv(path, target)
+    except TableError:
+        raise
     except UnicodeDecodeError as error:
         raise TableError(f"{path}: {_NOT_DECODABLE}") from error
     except pd.errors.EmptyDataError as error:
@@ -311,10 +317,14 @@ def _read_frame(path: Path, target: str | None) -> pd.DataFrame:
             "elsewhere and save it anew"
         ) from error
     frame.columns = frame.columns.map(str)
-    twice = frame.columns[frame.columns.duplicated()].unique()
+    _check_names(frame.columns, path)
+    return frame
+
+
+def _check_names(names: pd.Index, path: Path) -> None:
+    twice = names[names.duplicated()].unique()
     if len(twice):
         raise TableError(f"{path}: column {listing(twice)} stands in it twice; rename one")
-    return frame
 
 
 def _read_csv(path: Path, target: str | None) -> pd.DataFrame:
@@ -339,16 +349,20 @@ def _read_csv(path: Path, target: str | None) -> pd.DataFrame:
         # Where rows have more cells than the header, pandas would shift or cut them.
         warnings.simplefilter("error", pd.errors.ParserWarning)
         try:
+            # pandas would call a second column of a name by another one, and one may be the target.
+            written = pd.Index(read(header=None, nrows=1, dtype=str).iloc[0])
+            _check_names(written[written != ""], path)
             names = read(nrows=0).columns
             missing = {name: list(MISSING) for name in names}
             label = names[-1] if target is None else target
             missing[label] = [cell for cell in MISSING if cell != "None"]
-            frame = read(na_values=missing)
+            frame = _stripped(read(na_values=missing), missing)
             if label in frame:
                 frame[label] = _without_none(frame[label])
         except pd.errors.ParserWarning:
             raise ValueError("its rows have more cells than its header has names") from None
-    return frame if separator == "," else _with_decimal_points(frame, path)
+    frame = _without_marks(frame, path)
+    return _with_decimal_points(frame, lambda: read(na_values=missing, dtype=str), path)
 
 
 def _without_none(labels: pd.Series[Any]) -> pd.Series[Any]:
@@ -364,25 +378,84 @@ def _without_none(labels: pd.Series[Any]) -> pd.Series[Any]:
     return numbers if numbers.notna().sum() == len(others) else labels
 
 
-def _with_decimal_points(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """Columns of numbers with a decimal comma as numbers."""
-    found, unclear = [], []
+def _stripped(frame: pd.DataFrame, missing: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    """Text without blanks around it; a gap or a number that they had hidden is one again."""
+    for name in frame.columns:
+        cells = frame[name].dropna()
+        bare = cells.map(lambda cell: cell.strip() if isinstance(cell, str) else cell)
+        if (bare != cells).any():
+            bare = bare.where(~bare.isin(missing[name])).reindex(frame.index)
+            numbers = pd.to_numeric(bare, errors="coerce")
+            frame[name] = numbers if (numbers.notna() == bare.notna()).all() else bare
+    return frame
+
+
+def _without_marks(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """A dot or a dash in a column of numbers is a gap; among names it may be a name."""
+    found = []
+    for name in frame.columns:
+        marked = frame[name].isin(_MARKS)
+        if not marked.any():
+            continue
+        others = frame[name].where(~marked)
+        numbers = pd.to_numeric(others, errors="coerce")
+        if (numbers.notna() == others.notna()).all() and numbers.nunique() > 2:
+            frame[name] = numbers
+            found.append(name)
+    if found:
+        marks = ", ".join(map(repr, _MARKS))
+        _warn(path, found, f"{marks} among numbers, read as missing values")
+    return frame
+
+
+def _with_decimal_points(
+    frame: pd.DataFrame, texts: Callable[[], pd.DataFrame], path: Path
+) -> pd.DataFrame:
+    """Columns of numbers with a decimal comma as numbers.
+
+    Where a file writes them so, points stand between thousands, in all of its columns.
+    """
+    found, unclear, pointed = [], [], []
     for name in frame.columns:
         present = frame[name].dropna()
-        if present.empty or not all(
-            isinstance(cell, str) and _DECIMAL_COMMA.fullmatch(cell) for cell in present
-        ):
+        if not all(isinstance(cell, str) and _EUROPEAN.fullmatch(cell) for cell in present):
             continue
-        if all(_THOUSANDS.fullmatch(cell) for cell in present if "," in cell):
+        commas = [cell for cell in present if "," in cell]
+        if not commas:
+            continue
+        if all(_THOUSANDS.fullmatch(cell) for cell in commas):
             unclear.append(name)
         else:
-            frame[name] = frame[name].str.replace(",", ".").astype(float)
+            frame[name] = _from_european(frame[name])
             found.append(name)
+    if found:
+        written = texts()
+        for name in frame.columns.difference([*found, *unclear], sort=False):
+            present = written[name].dropna().str.strip()
+            dots = [cell for cell in present if "." in cell]
+            if (
+                dots
+                and all(_POINTED.fullmatch(cell) for cell in dots)
+                and all(_EUROPEAN.fullmatch(cell) for cell in present)
+            ):
+                frame[name] = _from_european(written[name])
+                pointed.append(name)
     for names, what in (
         (found, "numbers with a decimal comma, read as such"),
+        (pointed, "numbers with points, read as those between thousands, because other columns "
+                  "have decimal commas"),
         (unclear, "is the comma a decimal one, or between thousands? Read as text; write points, "
                   "or no separator of thousands"),
     ):  # fmt: skip
         if names:
-            warnings.warn(f"{path}: {listing(names)}: {what}", TableWarning, stacklevel=4)
+            _warn(path, names, what)
     return frame
+
+
+def _from_european(texts: pd.Series[Any]) -> pd.Series[Any]:
+    bare = texts.str.strip().str.replace(".", "", regex=False)
+    return bare.str.replace(",", ".", regex=False).astype(float)
+
+
+def _warn(path: Path, names: Sequence[str], what: str) -> None:
+    warnings.warn(f"{path}: {listing(names)}: {what}", TableWarning, stacklevel=5)

@@ -49,10 +49,11 @@ class DenoGradEstimator(BaseEstimator, ABC):  # type: ignore[misc]
     is the same as a whole number, another kind of number, or a boolean. NaN is a missing value:
     a number gets the median of the training rows and, if training rows lacked it too, an
     indicator; a category becomes one of its own, or one that training did not see. If several
-    categories come in a column and none of them is known, or they are numbers where training
-    had text, that is an error; text that differs from row to row, like an identifier, is warned
-    of, and unknown later. Infinities are refused, and so are columns of numbers above 1e100, or
-    all below 1e-100. Columns that are constant in the training rows are not used.
+    categories come in a column and none of them is known, that is warned of, and from 20 rows on
+    it is an error, as are numbers where training had text; text that differs from row to row,
+    like an identifier, is warned of, and unknown later. Infinities are refused, and so are
+    columns of numbers above 1e100, or all below 1e-100. Columns that are constant in the
+    training rows are not used.
     Everything is standardised and cut off at 8 deviations; see `denograd.data.Encoder`.
 
     ``sample_weight``: weights that are whole numbers count rows, so a weight of 2 is
@@ -94,7 +95,10 @@ class DenoGradEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         feature_names_in_: their names, if all are strings.
         encoded_names_: names of the features that the model sees.
         feature_importances_: ``(n_features_in_,)``, the model's own weights of the columns
-            over the training rows (after `partial_fit`, a sample of them); they sum to 1.
+            over the training rows (after `partial_fit`, a sample of them); they sum to 1. A
+            column of many categories is many features, whose weights are summed: it can get
+            more than its due by their number alone (not in an additive net, whose
+            contributions are summed first).
         n_iter_: steps taken.
         loss_curve_: loss of each step's batch.
         validation_curve_: loss on the held-out rows, by the step it was looked at.
@@ -390,11 +394,14 @@ class DenoGradEstimator(BaseEstimator, ABC):  # type: ignore[misc]
         self._sample.add(seen)
         seen = seen if all_rows else self._sample.rows
         self._settle(seen.x)
-        importance = self.model_.feature_importance(seen.x).numpy()
-        self.feature_importances_ = np.bincount(
-            self._encoder.sources, importance, self.n_features_in_
-        )
         self._summarise(seen)
+        self.feature_importances_ = self._column_importance(seen.x)
+
+    def _column_importance(self, x: Tensor) -> NDArray[np.float64]:
+        """What the model's encoded features weigh, summed for each column of ``X``."""
+        importance = self.model_.feature_importance(x).numpy()
+        columns = np.bincount(self._encoder.sources, importance, self.n_features_in_)
+        return columns.astype(np.float64)
 
     def _batchable(self, rows: TrainingRows, all_rows: bool | None = None) -> Batchable:
         """Encoded rows; weights divided by their mean.

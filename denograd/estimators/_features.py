@@ -255,10 +255,9 @@ def _kind(values: pd.Series[Any], column: str) -> tuple[str, DateFormat | None]:
 
 def _told_of(guess: DateFormat, column: str) -> str:
     """The format that the dates of a column of text are read by; warns if it is a guess."""
-    if guess.ambiguous:
+    for caveat in guess.caveats:
         warnings.warn(
-            f"X: column {column!r}: day and month cannot be told apart; read as {guess.format}. "
-            "Convert it with pandas.to_datetime if that is wrong",
+            f"X: column {column!r}: {caveat}. Convert it with pandas.to_datetime if that is wrong",
             UserWarning,
             stacklevel=2,
         )
@@ -366,7 +365,7 @@ def _with_labels(known: Sequence[str], rare: Iterable[str]) -> list[tuple[str, s
 def _check_known(
     values: pd.Series[Any], texts: pd.Series[Any], known: list[str], column: str
 ) -> None:
-    """Raise a `ValueError` if a column of categories seems to be coded in another way."""
+    """Raise a `ValueError` if a column of categories is coded in another way; warn if it may be."""
     present = texts.dropna().unique()
     if len(present) == 0 or set(present) & set(known):
         return
@@ -374,10 +373,18 @@ def _check_known(
     plain = values.dropna().astype(object)
     other = all(isinstance(value, (*_BOOLEAN, numbers.Real)) for value in plain)
     had_numbers = any(_NUMBER.fullmatch(name) for name in known)
-    if len(present) > 1 or (other and not had_numbers):
-        raise ValueError(
-            f"X: column {column!r} holds {listing(present, limit=6)}, none of which was among the "
-            f"categories of training ({learned}); code the column as it was in training"
+    said = (
+        f"X: column {column!r} holds {listing(present, limit=6)}, none of which was among the "
+        f"categories of training ({learned})"
+    )
+    # A few rows of new categories happen; in many, or with numbers for words, it is the coding.
+    if (other and not had_numbers) or (len(present) > 1 and len(plain) >= _FEW_ROWS):
+        raise ValueError(f"{said}; code the column as it was in training")
+    if len(present) > 1:
+        warnings.warn(
+            f"{said}; if it is coded in another way than in training, code it as it was",
+            UserWarning,
+            stacklevel=2,
         )
 
 

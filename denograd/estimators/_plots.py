@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
@@ -23,6 +24,9 @@ DIVERGING = LinearSegmentedColormap.from_list(
 
 INK, FAINT = "#222222", "#9aa0a6"
 FONT = 10
+
+as_written = rc_context({"text.parse_math": False})
+"""For whatever draws names: what stands between two dollar signs of one is no formula."""
 
 
 def colour(number: int) -> str:

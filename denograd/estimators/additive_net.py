@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from denograd.estimators import _plots as plots
 from denograd.estimators._additive_plot import Density, ShapeDrawing
 from denograd.estimators._base import DenoGradEstimator, whole
 from denograd.estimators._features import TableEncoder, in_own_units
@@ -21,6 +22,7 @@ from denograd.estimators._sample import SeenRows
 from denograd.estimators._shapes import ColumnScale, column_scale, probe
 from denograd.estimators._tasks import DenoGradClassifier, DenoGradRegressor
 from denograd.models import AdditiveNet, TabularModel
+from denograd.models._base import shares
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -104,6 +106,18 @@ class _AdditiveNet(DenoGradEstimator):
             summed[columns + number] = parts[:, start : start + count].sum(1)
             start += count
         return summed.swapaxes(0, 1), bias
+
+    def _column_importance(self, x: Tensor) -> NDArray[np.float64]:
+        """As `AdditiveNet.feature_importance`, of columns and pairs of columns as wholes."""
+        parts = self._summed(x)[0]
+        if parts.shape[-1] > 1:
+            parts = parts - parts.mean(-1, keepdims=True)
+        spread = parts.std(0).sum(-1)
+        weight = spread[: self.n_features_in_].copy()
+        for (first, second), size in zip(self._pairs, spread[len(weight) :], strict=True):
+            weight[first] += size / 2
+            weight[second] += size / 2
+        return np.asarray(shares(torch.from_numpy(weight)).numpy())
 
     def _part_names(self) -> list[str]:
         """Names of the columns, the pairs and the bias; no two are the same."""
@@ -237,6 +251,7 @@ class _AdditiveNet(DenoGradEstimator):
         parts = self._summed(probe(self._encoder, values))[0][:, self.n_features_in_ + pair]
         return (first, second), parts.reshape(len(first), len(second), -1)
 
+    @plots.as_written
     def plot(
         self,
         X: Any = None,

@@ -58,6 +58,7 @@ class _FeatureAttention(DenoGradEstimator):
         x, index = self._encoded(X)
         return self._by_column(self._model.attention(x).mean(1).numpy(), index)
 
+    @plots.as_written
     def plot(
         self,
         X: Any = None,
@@ -110,10 +111,12 @@ class _FeatureAttention(DenoGradEstimator):
             axes.plot(weights, places, marker="|o^sDv"[(int(str(head)) + 1) % 6], linestyle="none",
                       markersize=5, markerfacecolor="white", markeredgecolor=plots.INK,
                       label=f"head {int(str(head)) + 1}")  # fmt: skip
-        axes.axvline(1 / heads.shape[1], color=plots.FAINT, linestyle=(0, (4, 3)), linewidth=1)
-        axes.annotate("equal weights", (1 / heads.shape[1], 1), (2, 2), fontsize=plots.FONT - 2,
-                      xycoords=("data", "axes fraction"), textcoords="offset points",
-                      color="#5f6368")  # fmt: skip
+        # A column of many categories is many features, and equal weights give it many shares.
+        sources = self._encoder.sources
+        features = np.bincount(sources, minlength=heads.shape[1])
+        equal = pd.Series(features / len(sources), heads.columns)[mean.index]
+        axes.vlines(equal, places - 0.42, places + 0.42, color=plots.FAINT, linewidth=1.5,
+                    linestyle=(0, (3, 2)), label="if all features weighed the same")  # fmt: skip
         axes.set_yticks(places, [plots.shortened(name) for name in mean.index])
         axes.set_ylim(len(mean) - 0.4, -0.6)
         axes.set_xlim(0, None)

@@ -130,6 +130,7 @@ class _PrototypeNet(DenoGradEstimator):
             return list(self.classes_[said.argmax(1)].tolist())
         return list((said[:, 0] * self.target_scale_ + self.target_mean_).tolist())
 
+    @plots.as_written
     @torch.no_grad()
     def plot(
         self,

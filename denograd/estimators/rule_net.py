@@ -12,6 +12,7 @@ from matplotlib.figure import Figure, SubFigure
 from numpy.typing import NDArray
 from torch import Tensor
 
+from denograd.estimators import _plots as plots
 from denograd.estimators._base import whole
 from denograd.estimators._features import in_own_units, standard_threshold
 from denograd.estimators._readable import COARSE, FINE, RuleReader, between, rounded, score_unit
@@ -88,6 +89,7 @@ class _RuleNet(RuleReader):
         # Equal sums are equal, however they were rounded on the way.
         return np.round(output, 9)
 
+    @plots.as_written
     def plot(
         self,
         X: Any = None,

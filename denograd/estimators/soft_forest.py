@@ -11,6 +11,7 @@ from matplotlib.figure import Figure, SubFigure
 from numpy.typing import NDArray
 from torch import Tensor
 
+from denograd.estimators import _plots as plots
 from denograd.estimators._base import whole
 from denograd.estimators._readable import RuleReader
 from denograd.estimators._rule_plot import plot_rules
@@ -54,6 +55,7 @@ class _SoftForest(RuleReader):
         certain: NDArray[np.float64] = (paths * leaves).sum(1) / self.model_.trees
         return certain
 
+    @plots.as_written
     def plot(
         self,
         X: Any = None,

@@ -52,6 +52,7 @@ class _SoftTree(RuleReader):
         certain: NDArray[np.float64] = (paths * held).sum(1)
         return certain
 
+    @plots.as_written
     def plot(
         self, X: Any = None, *, figure: Figure | SubFigure | None = None
     ) -> Figure | SubFigure:

@@ -120,6 +120,7 @@ class _TemporalAttention(DenoGradEstimator):
         weights = self._model.attention(x).mean(1).numpy()
         return pd.DataFrame(weights, index=index, columns=self._steps())
 
+    @plots.as_written
     def plot(
         self, X: Any = None, *, figure: Figure | SubFigure | None = None
     ) -> Figure | SubFigure:

@@ -190,7 +190,6 @@ def columns_of(features: Sequence[str], plan: ColumnPlan) -> tuple[int, ...]:
     for number, column in enumerate(columns):
         suffixes = ("", "_missing", "_days", "_year", "_month")
         made_of |= {f"{column}{s}": number for s in suffixes if f"{column}{s}" not in made_of}
-        made_of |= {f"{column}_{s}_missing": number for s in ("days", "year", "month")}
     # A column's own name says more than what it looks like another one was made into.
     made_of |= {column: number for number, column in enumerate(columns)}
     categories = sorted(plan.category, key=len, reverse=True)
