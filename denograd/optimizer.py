@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from denograd._callers import callers_level
 from denograd._checkpoint import cloned, pack, unpack
 from denograd._checks import (
     check_base,
@@ -336,13 +337,14 @@ class DenoGrad(Optimizer):
             said = ", ".join(names[p] for p in odd[:4])
             said += f" and {len(odd) - 4} more" if odd[4:] else ""
             warnings.warn(
-                f"DenoGrad: the gradients of {said} hold more than the rows that the model saw "
-                "add up to, so the noise within the batch is not known there and the denoiser "
-                "does less well. A term of the loss that is no mean over rows (an L1 or L2 "
-                "penalty) does that, and so do gradients that are not reset: use the base's "
-                "weight_decay or penalties=, and zero_grad()",
+                f"DenoGrad: the gradients of {said} are not what the rows that the model saw add "
+                "up to, so the noise within the batch is not known there and the denoiser goes "
+                "by their history alone. It may be a term of the loss that is no mean over rows "
+                "(for L1 or L2, take the base's weight_decay or penalties=), gradients that were "
+                "not reset, clipped value by value or averaged over processes, or a parameter "
+                "that is used outside of its module",
                 UserWarning,
-                stacklevel=5,
+                stacklevel=callers_level(),
             )
 
     def _record(self, work: Sequence[Work], run: Run) -> None:

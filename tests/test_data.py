@@ -550,6 +550,10 @@ def test_a_name_that_stands_twice_in_a_csv_is_refused(tmp_path: Path) -> None:
     """pandas renames the second one, which would make a feature of a copy of the target."""
     with pytest.raises(TableError, match="column 'y' stands in it twice; rename one"):
         read_table(csv(tmp_path, "age,y,crp,y\n1,a,2,a\n2,b,3,b\n"), "y")
+    with pytest.raises(TableError, match="column 'y' stands in it twice; rename one"):
+        read_table(csv(tmp_path, "y,x,y \na,1,a\nb,2,b\n"), "y")
+    spaced = read_table(csv(tmp_path, "a , b ,y \n1,2,u\n2,3,v\n3,5,u\n4,4,v\n"), "y")
+    assert spaced.features.columns.tolist() == ["a", "b"]
     blank = read_table(csv(tmp_path, ",x,,y\n1,2,3,a\n4,5,6,b\n7,8,9,a\n1,1,1,b\n"))
     assert blank.features["x"].tolist() == [2, 5, 8, 1]
 
@@ -565,7 +569,7 @@ def test_blanks_around_text_say_nothing(tmp_path: Path) -> None:
 def test_dots_and_dashes_among_numbers_are_gaps(tmp_path: Path) -> None:
     lines = ["lactate,k,stage,y", "1.5,-,-,a", ".,+,I,b", "2.5,-,II,a", "-,+,I,b", "3,-,II,a"]
     with pytest.warns(
-        TableWarning, match=r"'lactate': '\.', '-', '--' among numbers, read as miss"
+        TableWarning, match=r"'lactate': '\.' and '-' among numbers, read as missing"
     ):
         table = read_table(csv(tmp_path, "\n".join(lines)))
     np.testing.assert_array_equal(table.features["lactate"], [1.5, np.nan, 2.5, np.nan, 3])
@@ -588,10 +592,26 @@ def test_points_are_between_thousands_where_commas_are_decimal(tmp_path: Path) -
     assert points.features["n"].tolist() == [1.05, 2.125, 3.5, 4.25]  # nothing says otherwise
 
 
-def test_decimal_commas_in_quotes_are_numbers(tmp_path: Path) -> None:
-    path = csv(tmp_path, 'x,y\n"2,5",a\n"3,25",b\n4,a\n"5,75",b\n')
-    with pytest.warns(TableWarning, match="'x': numbers with a decimal comma"):
-        assert read_table(path).features["x"].tolist() == [2.5, 3.25, 4, 5.75]
+def test_commas_in_quotes_are_told_of_and_change_nothing_else(tmp_path: Path) -> None:
+    """They may be lists of codes, and between commas points are decimal."""
+    path = csv(tmp_path, 'code,x,y\n"1,2",71.250,a\n1,82.125,b\n"2,3",93.500,a\n2,64.250,b\n')
+    with pytest.warns(TableWarning, match="'code': is the comma a decimal one"):
+        table = read_table(path)
+    assert table.features["code"].tolist() == ["1,2", "1", "2,3", "2"]
+    assert table.features["x"].tolist() == [71.25, 82.125, 93.5, 64.25]
+
+
+@pytest.mark.parametrize("gap", ["-", ".", " - ", "NA ", "", "None"])
+def test_gaps_and_points_between_thousands_go_together(tmp_path: Path, gap: str) -> None:
+    x = ["2,5", "3,5", gap, "1,5", "4,5", "2,75"]
+    n = ["950", "1.050", gap, "2.300", "3.100", "800"]
+    y = ["1,5", "2.300,5", "3,5", gap, "4,5", "5,5"]
+    rows = "\n".join(";".join(row) for row in zip(x, n, y, strict=True))
+    with pytest.warns(TableWarning):
+        table = read_table(csv(tmp_path, f"x;n;y\n{rows}\n"), task="regression")
+    np.testing.assert_array_equal(table.features["x"], [2.5, 3.5, np.nan, 4.5, 2.75])
+    np.testing.assert_array_equal(table.features["n"], [950, 1050, np.nan, 3100, 800])
+    np.testing.assert_array_equal(table.y, [1.5, 2300.5, 3.5, 4.5, 5.5])
 
 
 @pytest.mark.parametrize(
@@ -602,7 +622,11 @@ def test_numbers_are_no_dates(texts: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["2021-03", "2021-03-05", "2021-03-05T10:00:00Z", "20210305T1000", "2021-03-05 10:00"]
+    "text",
+    [
+        *("2021-03", "2021-03-05", "2021-03-05T10:00:00Z", "20210305T1000", "2021-03-05 10:00"),
+        *("2021/03/05T10:00", "2021/03/05 10:00:00.123", "2021 03 05", "2021/03"),
+    ],
 )
 def test_dates_in_iso_format_are_dates(text: str) -> None:
     found = guess_date_format(pd.Series([text]))
@@ -638,3 +662,11 @@ def test_a_date_with_gaps_has_one_indicator() -> None:
     np.testing.assert_array_equal(encoded[:, gaps["seen_missing"]] > 0, days.isna())
     later = frame.assign(born=pd.NaT, seen=whole)
     np.testing.assert_array_equal(encoder.transform(later)[:, gaps["seen_missing"]] > 0, False)
+
+
+def test_features_that_would_have_one_name_are_told_of() -> None:
+    days = pd.Series(pd.date_range("2021-01-01", periods=6, freq="45D")).where(np.arange(6) != 2)
+    frame = pd.DataFrame({"visit": days, "visit_missing": [0.0, 1, 2, 3, 4, 9]})
+    plan = ColumnPlan(numeric=("visit_missing",), date={"visit": None})
+    with pytest.raises(TableError, match=r"'x_missing', .* rename it .*visit_missing"):
+        Encoder(plan).fit(frame)

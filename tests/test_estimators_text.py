@@ -283,6 +283,18 @@ def test_the_text_says_what_the_rare_categories_are(kind: Any, gaps: int) -> Non
         assert_array_equal(read(text, table, classes), model.rule_predict(new))
 
 
+def test_a_category_that_is_called_other_is_told_from_the_rare_ones() -> None:
+    often = ["(other)", *(f"w{i}" for i in range(10))]
+    wards = pd.Series([*often * 9, "r1", "r2", "infrequent"], name="ward")
+    encoder = TableEncoder(as_frame(wards.to_frame()), ["ward"])
+    assert len(set(encoder.names)) == len(encoder.names) == 12
+    place = encoder.names.index("ward=((other))")
+    note = "ward=((other)) stands for 'infrequent', 'r1', 'r2' and for what training did not see"
+    assert encoder.notes == {place: note}
+    few = pd.Series(["infrequent_sklearn", "a", "b"] * 9, name="ward").to_frame()
+    assert "ward=infrequent_sklearn" in TableEncoder(as_frame(few), ["ward"]).names
+
+
 def test_rules_that_say_the_same_are_one() -> None:
     X, y = named(load_diabetes)
     model = RuleNetRegressor(random_state=2).fit(X[:90], y[:90])

@@ -34,8 +34,8 @@ _SHARE = 0.95
 PARTS = ("days", "year", "month")
 
 
-_ISO = re.compile(r"\d{4}-\d{2}(-\d{2}([T ].*)?)?|\d{8}T.*")
-"""ISO 8601 as people write it: 1234.5 and 1751-7 can be read as years and months, but are none."""
+_NO_DATE = re.compile(r"\d+\.\d+|\d+-\d")
+"""What ISO 8601 would read as a year and a month, and is a number, or two: 1234.5, 1751-7."""
 
 
 class DateFormat(NamedTuple):
@@ -70,14 +70,12 @@ def guess_date_format(values: pd.Series[Any]) -> DateFormat | None:
     """
     present = pd.Series(values.dropna().astype(str).str.strip().unique())
     dated = present.str.contains(r"\d{2}") & present.str.contains(r"\D")
+    dated &= ~present.str.fullmatch(_NO_DATE)
     if present.empty or dated.mean() < _SHARE:
         return None
     shares: dict[str, float] = {}
-    iso = present.map(lambda text: _ISO.fullmatch(text) is not None).mean() >= _SHARE
     for candidate in ("ISO8601", *(day + time for day in _DAYS for time in _TIMES)):
         # A look at some of them spares a large column most of the parsing.
-        if candidate == "ISO8601" and not iso:
-            continue
         if _readable(present.head(100), candidate) > 0 and (
             (share := _readable(present, candidate)) >= _SHARE
         ):

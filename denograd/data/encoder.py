@@ -46,7 +46,8 @@ class Encoder:
         feature_names_: names of the columns of the output, after `fit`.
 
     Raises:
-        TableError: by `fit`, if every column is constant in the training rows.
+        TableError: by `fit`, if every column is constant in the training rows, or two features
+            would have the same name.
 
     Example:
         >>> frame = pd.DataFrame({"x": [1.0, None, 3.0], "c": ["a", "b", "c"]})
@@ -72,7 +73,14 @@ class Encoder:
         scale: Pipeline = make_pipeline(VarianceThreshold(), StandardScaler())
         scale.fit(encoded)
         self._columns, self._scale = columns, scale
-        names = columns.get_feature_names_out()
+        try:
+            names = columns.get_feature_names_out()
+        except ValueError as error:
+            # scikit-learn lists all that it made; what clashes is a name like "x_missing".
+            raise TableError(
+                "a column has the name of something that is made of another one, such as "
+                f"'x_missing', which says where 'x' is missing; rename it ({error})"
+            ) from error
         self.feature_names_ = tuple(str(n) for n in scale.get_feature_names_out(names))
         return self
 

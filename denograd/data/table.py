@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import re
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +13,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from denograd.data.errors import TableError, TableWarning, listing, suggestion
+from denograd.data.delimited import check_names, read_csv
+from denograd.data.errors import TableError, listing, suggestion
 from denograd.data.groups import check_groups, grouped_split
 from denograd.data.measured import checked_numbers, quantile_strata
 from denograd.data.splits import Split, check_size, nested_split
@@ -24,20 +23,6 @@ from denograd.data.target import TaskChoice, TaskName, checked_target, task_of
 SUFFIXES = (".csv", ".parquet")
 """What `read_table` reads. Pickles are never opened: they can run code."""
 
-MISSING = (
-    *("", "?", "NA", "N/A", "n/a", "#N/A", "#N/A N/A", "#NA", "<NA>", "NULL", "null", "None"),
-    *("NaN", "nan", "-NaN", "-nan", "1.#IND", "1.#QNAN", "-1.#IND", "-1.#QNAN"),
-)
-"""What stands for a missing value in a CSV; ``None`` does not in a target, where it may well be
-the name of a class."""
-
-_QUOTED = re.compile(r'"[^"]*"')
-_EUROPEAN = re.compile(r"\s*[+-]?(\d+|[1-9]\d{0,2}(\.\d{3})+)(,\d+)?(e[+-]?\d+)?\s*", re.I)
-"""A number with a decimal comma, or points between thousands, or both or neither."""
-_THOUSANDS = re.compile(r"\s*[+-]?[1-9]\d{0,2},\d{3}\s*")
-_POINTED = re.compile(r"\s*[+-]?[1-9]\d{0,2}(\.\d{3})+(,\d+)?\s*")
-_MARKS = (".", "-", "--")
-"""What many write for a value that is missing."""
 _NOT_DECODABLE = "it is not UTF-8 text; save it as UTF-8 (in Excel: 'CSV UTF-8') and try again"
 
 
@@ -159,9 +144,10 @@ def read_table(
 ) -> Table:
     """Read a CSV or Parquet file whose rows have a class label or a measured number.
 
-    A CSV's separator may be a comma, a semicolon or a tab; where it is not a comma, numbers
-    may have a decimal comma. `MISSING` says which cells count as missing. Rows without a label
-    are left out with a `TableWarning`.
+    A CSV's separator may be a comma, a semicolon or a tab; where it is not a comma, numbers may
+    have a decimal comma, and in such a file points between thousands. `denograd.data.delimited`
+    says which cells count as missing; a dot or a dash does among numbers. Blanks around names and
+    texts say nothing. Rows without a label are left out with a `TableWarning`.
 
     Args:
         path: a ``.csv`` or ``.parquet`` file.
@@ -301,7 +287,7 @@ def _read_frame(path: Path, target: str | None) -> pd.DataFrame:
             f"save the table as {' or '.join(SUFFIXES)}"
         )
     try:
-        frame = pd.read_parquet(path) if suffix == ".parquet" else _read_csv(path, target)
+        frame = pd.read_parquet(path) if suffix == ".parquet" else read_csv(path, target)
     except TableError:
         raise
     except UnicodeDecodeError as error:
@@ -317,145 +303,5 @@ def _read_frame(path: Path, target: str | None) -> pd.DataFrame:
             "elsewhere and save it anew"
         ) from error
     frame.columns = frame.columns.map(str)
-    _check_names(frame.columns, path)
+    check_names(frame.columns, path)
     return frame
-
-
-def _check_names(names: pd.Index, path: Path) -> None:
-    twice = names[names.duplicated()].unique()
-    if len(twice):
-        raise TableError(f"{path}: column {listing(twice)} stands in it twice; rename one")
-
-
-def _read_csv(path: Path, target: str | None) -> pd.DataFrame:
-    with path.open(encoding="utf-8-sig") as file:
-        header = file.readline()
-    bare = _QUOTED.sub("", header)
-    separator = max(",;\t", key=bare.count)
-
-    def read(**options: Any) -> pd.DataFrame:
-        frame: pd.DataFrame = pd.read_csv(
-            path,
-            sep=separator,
-            encoding="utf-8-sig",
-            skipinitialspace=True,
-            index_col=False,
-            keep_default_na=False,
-            **options,
-        )
-        return frame
-
-    with warnings.catch_warnings():
-        # Where rows have more cells than the header, pandas would shift or cut them.
-        warnings.simplefilter("error", pd.errors.ParserWarning)
-        try:
-            # pandas would call a second column of a name by another one, and one may be the target.
-            written = pd.Index(read(header=None, nrows=1, dtype=str).iloc[0])
-            _check_names(written[written != ""], path)
-            names = read(nrows=0).columns
-            missing = {name: list(MISSING) for name in names}
-            label = names[-1] if target is None else target
-            missing[label] = [cell for cell in MISSING if cell != "None"]
-            frame = _stripped(read(na_values=missing), missing)
-            if label in frame:
-                frame[label] = _without_none(frame[label])
-        except pd.errors.ParserWarning:
-            raise ValueError("its rows have more cells than its header has names") from None
-    frame = _without_marks(frame, path)
-    return _with_decimal_points(frame, lambda: read(na_values=missing, dtype=str), path)
-
-
-def _without_none(labels: pd.Series[Any]) -> pd.Series[Any]:
-    """``None`` among numbers or booleans is a gap after all."""
-    named = labels.dropna()
-    others = named[named != "None"]
-    if len(others) == len(named):
-        return labels
-    present = labels.where(labels != "None")
-    if others.isin(["True", "False"]).all():
-        return present.map({"True": True, "False": False})
-    numbers = pd.to_numeric(present, errors="coerce")
-    return numbers if numbers.notna().sum() == len(others) else labels
-
-
-def _stripped(frame: pd.DataFrame, missing: Mapping[str, Sequence[str]]) -> pd.DataFrame:
-    """Text without blanks around it; a gap or a number that they had hidden is one again."""
-    for name in frame.columns:
-        cells = frame[name].dropna()
-        bare = cells.map(lambda cell: cell.strip() if isinstance(cell, str) else cell)
-        if (bare != cells).any():
-            bare = bare.where(~bare.isin(missing[name])).reindex(frame.index)
-            numbers = pd.to_numeric(bare, errors="coerce")
-            frame[name] = numbers if (numbers.notna() == bare.notna()).all() else bare
-    return frame
-
-
-def _without_marks(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """A dot or a dash in a column of numbers is a gap; among names it may be a name."""
-    found = []
-    for name in frame.columns:
-        marked = frame[name].isin(_MARKS)
-        if not marked.any():
-            continue
-        others = frame[name].where(~marked)
-        numbers = pd.to_numeric(others, errors="coerce")
-        if (numbers.notna() == others.notna()).all() and numbers.nunique() > 2:
-            frame[name] = numbers
-            found.append(name)
-    if found:
-        marks = ", ".join(map(repr, _MARKS))
-        _warn(path, found, f"{marks} among numbers, read as missing values")
-    return frame
-
-
-def _with_decimal_points(
-    frame: pd.DataFrame, texts: Callable[[], pd.DataFrame], path: Path
-) -> pd.DataFrame:
-    """Columns of numbers with a decimal comma as numbers.
-
-    Where a file writes them so, points stand between thousands, in all of its columns.
-    """
-    found, unclear, pointed = [], [], []
-    for name in frame.columns:
-        present = frame[name].dropna()
-        if not all(isinstance(cell, str) and _EUROPEAN.fullmatch(cell) for cell in present):
-            continue
-        commas = [cell for cell in present if "," in cell]
-        if not commas:
-            continue
-        if all(_THOUSANDS.fullmatch(cell) for cell in commas):
-            unclear.append(name)
-        else:
-            frame[name] = _from_european(frame[name])
-            found.append(name)
-    if found:
-        written = texts()
-        for name in frame.columns.difference([*found, *unclear], sort=False):
-            present = written[name].dropna().str.strip()
-            dots = [cell for cell in present if "." in cell]
-            if (
-                dots
-                and all(_POINTED.fullmatch(cell) for cell in dots)
-                and all(_EUROPEAN.fullmatch(cell) for cell in present)
-            ):
-                frame[name] = _from_european(written[name])
-                pointed.append(name)
-    for names, what in (
-        (found, "numbers with a decimal comma, read as such"),
-        (pointed, "numbers with points, read as those between thousands, because other columns "
-                  "have decimal commas"),
-        (unclear, "is the comma a decimal one, or between thousands? Read as text; write points, "
-                  "or no separator of thousands"),
-    ):  # fmt: skip
-        if names:
-            _warn(path, names, what)
-    return frame
-
-
-def _from_european(texts: pd.Series[Any]) -> pd.Series[Any]:
-    bare = texts.str.strip().str.replace(".", "", regex=False)
-    return bare.str.replace(",", ".", regex=False).astype(float)
-
-
-def _warn(path: Path, names: Sequence[str], what: str) -> None:
-    warnings.warn(f"{path}: {listing(names)}: {what}", TableWarning, stacklevel=5)

@@ -128,11 +128,7 @@ class TableEncoder:
         self._encoder = Encoder(plan).fit(frame)
         parts = [_INTERNAL.fullmatch(name) for name in self._encoder.feature_names_]
         self.sources = np.array([int(part[1]) for part in parts if part], dtype=np.int64)
-        self.names = [
-            self.columns[int(part[1])] + part[2].replace(f"={_INFREQUENT}", f"={_OTHER}")
-            for part in parts
-            if part
-        ]
+        self.names = [self.columns[int(part[1])] + part[2] for part in parts if part]
         scaler = self._encoder._scale[-1]
         self.center = np.asarray(scaler.mean_, dtype=np.float64)
         self.scale = np.asarray(scaler.scale_, dtype=np.float64)
@@ -146,13 +142,19 @@ class TableEncoder:
             self._known = dict(zip(places, lists, strict=True))
             rare = getattr(one_hot, "infrequent_categories_", [None] * len(places))
             for place, known, others in zip(places, lists, rare, strict=True):
-                self.categories[place] = _with_labels(known, [] if others is None else others)
-                if others is not None:
-                    feature = self._encoder.feature_names_.index(f"f{place}={_INFREQUENT}")
-                    said = listing(others, limit=len(others))
-                    self.notes[feature] = (
-                        f"{self.names[feature]} stands for {said} and for what training did not see"
-                    )
+                if others is None:
+                    self.categories[place] = _with_labels(known, [], _OTHER)
+                    continue
+                label = _OTHER
+                while label in known:
+                    label = f"({label})"
+                self.categories[place] = _with_labels(known, others, label)
+                feature = self._encoder.feature_names_.index(f"f{place}={_INFREQUENT}")
+                self.names[feature] = f"{self.columns[place]}={label}"
+                said = listing(others, limit=len(others))
+                self.notes[feature] = (
+                    f"{self.names[feature]} stands for {said} and for what training did not see"
+                )
         #: the feature of each column of two categories, between which unknown ones lie
         self._halves = {
             place: int(np.flatnonzero(self.sources == place)[0])
@@ -353,13 +355,15 @@ def _texts(values: pd.Series[Any], booleans: bool) -> pd.Series[Any]:
     return pd.Series(done, index=values.index, dtype=object)
 
 
-def _with_labels(known: Sequence[str], rare: Iterable[str]) -> list[tuple[str, str | None]]:
-    """What each category is called, and how ``X`` has it; the rare ones are one."""
+def _with_labels(
+    known: Sequence[str], rare: Iterable[str], label: str
+) -> list[tuple[str, str | None]]:
+    """What each category is called, and how ``X`` has it; the rare ones are one, ``label``."""
     rare = set(rare)
     found: list[tuple[str, str | None]] = [
         (name, None if name == _MISSING else name) for name in known if name not in rare
     ]
-    return [*found, (_OTHER, min(rare - {_MISSING}, default=None))] if rare else found
+    return [*found, (label, min(rare - {_MISSING}, default=None))] if rare else found
 
 
 def _check_known(

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import textwrap
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.text import Text
 from numpy.typing import NDArray
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555")
@@ -22,16 +23,29 @@ DIVERGING = LinearSegmentedColormap.from_list(
     "denograd_diverging", ["#0b5394", "#8fbbdd", "#ffffff", "#eea67a", "#a84300"]
 )
 
+Drawn = Figure | SubFigure
+_P = ParamSpec("_P")
+
 INK, FAINT = "#222222", "#9aa0a6"
 FONT = 10
-
-as_written = rc_context({"text.parse_math": False})
-"""For whatever draws names: what stands between two dollar signs of one is no formula."""
 
 
 def colour(number: int) -> str:
     """The colour of a class, a head or a rule's verdict."""
     return COLOURS[number % len(COLOURS)]
+
+
+def as_written(draw: Callable[_P, Drawn]) -> Callable[_P, Drawn]:
+    """A function that draws, whose texts are shown as they are: "$" in a name begins no formula."""
+
+    @functools.wraps(draw)
+    def drawn(*args: _P.args, **kwargs: _P.kwargs) -> Drawn:
+        figure = draw(*args, **kwargs)
+        for text in figure.findobj(Text):
+            text.set_parse_math(False)
+        return figure
+
+    return drawn
 
 
 def canvas(figure: Figure | SubFigure | None, width: float, height: float) -> Figure | SubFigure:
