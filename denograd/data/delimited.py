@@ -25,10 +25,12 @@ MARKS = (".", "-", "--")
 _FEW = 2
 """With no more distinct numbers a column that has marks, too, may well be one of names."""
 _QUOTED = re.compile(r'"[^"]*"')
-_EUROPEAN = re.compile(r"[+-]?(\d+|[1-9]\d{0,2}(\.\d{3})+)(,\d+)?(e[+-]?\d+)?", re.I)
+_EUROPEAN = r"[+-]?(?:\d+|[1-9]\d{0,2}(?:\.\d{3})+)(?:,\d+)?(?:[eE][+-]?\d+)?"
 """A number with a decimal comma, or points between thousands, or both or neither."""
-_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
-_POINTED = re.compile(r"[+-]?[1-9]\d{0,2}(\.\d{3})+(,\d+)?")
+_THOUSANDS = r"[+-]?[1-9]\d{0,2},\d{3}"
+_POINTED = r"[+-]?[1-9]\d{0,2}(?:\.\d{3})+(?:,\d+)?"
+_LOOKED_AT = 100
+"""Cells by which most columns of another kind are told, before all are looked at."""
 
 
 def read_csv(path: Path, target: str | None) -> pd.DataFrame:
@@ -79,8 +81,9 @@ def read_csv(path: Path, target: str | None) -> pd.DataFrame:
     frame.columns = frame.columns.str.strip()
     decimal = _read_decimal_commas(frame, separator, path)
     if decimal:
-        texts = read(na_values=missing, dtype=str).set_axis(frame.columns, axis=1)
-        _read_thousands(frame, texts.drop(columns=decimal), path)
+        others = [name for name in names if name.strip() not in decimal]
+        texts = read(na_values=missing, dtype=str, usecols=others)
+        _read_thousands(frame, texts.set_axis(texts.columns.str.strip(), axis=1), path)
     _read_marks(frame, path)
     if label in frame:
         frame[label] = _without_none(frame[label])
@@ -100,7 +103,10 @@ def _without_blanks(frame: pd.DataFrame, missing: Mapping[str, Sequence[str]]) -
         if pd.api.types.is_numeric_dtype(frame[name]):
             continue
         cells = frame[name].dropna()
-        bare = cells.map(lambda cell: cell.strip() if isinstance(cell, str) else cell)
+        if isinstance(cells.dtype, pd.StringDtype):
+            bare = cells.str.strip()
+        else:
+            bare = cells.map(lambda cell: cell.strip() if isinstance(cell, str) else cell)
         if (bare != cells).any():
             bare = bare.where(~bare.isin(missing[name])).reindex(frame.index)
             numbers = pd.to_numeric(bare, errors="coerce")
@@ -115,10 +121,12 @@ def _read_decimal_commas(frame: pd.DataFrame, separator: str, path: Path) -> lis
         if pd.api.types.is_numeric_dtype(frame[name]):
             continue
         numerals = _numerals(frame[name])
-        commas = [cell for cell in numerals if "," in cell]
-        if not commas:
+        if numerals.empty:
             continue
-        if separator == "," or all(_THOUSANDS.fullmatch(cell) for cell in commas):
+        commas = numerals[numerals.str.contains(",", regex=False)]
+        if commas.empty:
+            continue
+        if separator == "," or commas.str.fullmatch(_THOUSANDS).all():
             unclear.append(name)
         else:
             _warn_of_marks(frame[name], name, path)
@@ -141,8 +149,10 @@ def _read_thousands(frame: pd.DataFrame, texts: pd.DataFrame, path: Path) -> Non
     found = []
     for name in texts.columns:
         numerals = _numerals(texts[name].str.strip().replace(list(MISSING), None))
-        points = [cell for cell in numerals if "." in cell]
-        if points and all(_POINTED.fullmatch(cell) for cell in points):
+        if numerals.empty:
+            continue
+        points = numerals[numerals.str.contains(".", regex=False)]
+        if not points.empty and points.str.fullmatch(_POINTED).all():
             _warn_of_marks(texts[name], name, path)
             frame[name] = _from_european(numerals).reindex(frame.index)
             found.append(name)
@@ -172,11 +182,11 @@ def _numerals(texts: pd.Series[Any]) -> pd.Series[Any]:
     cells = texts.dropna()
     found = cells[~cells.isin([*MARKS, "None"])]
     marked = len(found) < len(cells)
-    if (marked and found.nunique() <= _FEW) or not all(
-        isinstance(cell, str) and _EUROPEAN.fullmatch(cell) for cell in found
-    ):
-        return cells.iloc[:0]
-    return found
+    texts_alone = pd.api.types.infer_dtype(found) == "string"
+    for some in (found.head(_LOOKED_AT), found):
+        if not texts_alone or not some.str.fullmatch(_EUROPEAN).all():
+            return cells.iloc[:0]
+    return cells.iloc[:0] if marked and found.nunique() <= _FEW else found
 
 
 def _from_european(numerals: pd.Series[Any]) -> pd.Series[Any]:
