@@ -89,9 +89,7 @@ def plan_columns(table: Table) -> ColumnPlan:
             date[name] = guess.format
             for caveat in guess.caveats:
                 _warn(f"{table.name}: column {name!r}: {caveat}")
-        elif not isinstance(values.dtype, pd.CategoricalDtype) and (
-            (reason := unusable_text(values)) is not None
-        ):
+        elif (reason := unusable_text(values)) is not None:
             dropped[name] = reason
         else:
             category.append(name)
@@ -164,7 +162,7 @@ def _useless(name: str, values: pd.Series[Any]) -> str | None:
 
 
 def unusable_text(values: pd.Series[Any]) -> str | None:
-    """Why a column of text cannot be a category, or None.
+    """Why a column of text cannot be a category, or None; never one whose type says it is.
 
     Example:
         >>> unusable_text(pd.Series([f"P{i}" for i in range(40)]))
@@ -172,6 +170,8 @@ def unusable_text(values: pd.Series[Any]) -> str | None:
         >>> unusable_text(pd.Series(["ill", "well"] * 20)) is None
         True
     """
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        return None
     present = values.dropna().astype(str)
     distinct = present.nunique()
     if distinct <= min(_FEW_TEXTS, max(len(present) // 2, 2)) or distinct <= len(present) / 2:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from denograd._callers import callers_level
 from denograd.data.errors import TableError, TableWarning, listing
 
 MISSING = (
@@ -214,4 +215,5 @@ def _warn_of_marks(texts: pd.Series[Any], name: str, path: Path) -> None:
 
 
 def _warn(path: Path, names: Sequence[str], what: str) -> None:
-    warnings.warn(f"{path}: {listing(names)}: {what}", TableWarning, stacklevel=6)
+    message = f"{path}: {listing(names)}: {what}"
+    warnings.warn(message, TableWarning, stacklevel=callers_level())

@@ -286,7 +286,7 @@ def _dates(values: pd.Series[Any], date_format: str, column: str) -> pd.Series[A
 
 def _warned_of(values: pd.Series[Any], column: str) -> bool:
     """Whether a column of categories looks like an identifier or free text; warns if so."""
-    if isinstance(values.dtype, pd.CategoricalDtype) or values.notna().sum() < _FEW_ROWS:
+    if values.notna().sum() < _FEW_ROWS:
         return False
     reason = unusable_text(values)
     if reason is None:

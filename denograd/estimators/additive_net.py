@@ -22,7 +22,7 @@ from denograd.estimators._sample import SeenRows
 from denograd.estimators._shapes import ColumnScale, column_scale, probe
 from denograd.estimators._tasks import DenoGradClassifier, DenoGradRegressor
 from denograd.models import AdditiveNet, TabularModel
-from denograd.models._base import shares
+from denograd.models.additive_net import importance_of
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -109,15 +109,8 @@ class _AdditiveNet(DenoGradEstimator):
 
     def _column_importance(self, x: Tensor) -> NDArray[np.float64]:
         """As `AdditiveNet.feature_importance`, of columns and pairs of columns as wholes."""
-        parts = self._summed(x)[0]
-        if parts.shape[-1] > 1:
-            parts = parts - parts.mean(-1, keepdims=True)
-        spread = parts.std(0).sum(-1)
-        weight = spread[: self.n_features_in_].copy()
-        for (first, second), size in zip(self._pairs, spread[len(weight) :], strict=True):
-            weight[first] += size / 2
-            weight[second] += size / 2
-        return np.asarray(shares(torch.from_numpy(weight)).numpy())
+        parts = torch.from_numpy(np.ascontiguousarray(self._summed(x)[0]))
+        return np.asarray(importance_of(parts, self.n_features_in_, self._pairs).numpy())
 
     def _part_names(self) -> list[str]:
         """Names of the columns, the pairs and the bias; no two are the same."""

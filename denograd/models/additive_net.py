@@ -200,15 +200,25 @@ class AdditiveNet(TabularModel):
         off the mean over classes, which moves no probability). A pair's is split between its
         two features.
         """
-        parts = self.contributions(x)
-        if self.n_classes is not None:
-            parts = parts - parts.mean(-1, keepdim=True)
-        spread = parts.std(0, correction=0).sum(-1)
-        weight = spread[: self.n_features].clone()
-        for (first, second), size in zip(self.pairs, spread[self.n_features :], strict=True):
-            weight[first] += size / 2
-            weight[second] += size / 2
-        return shares(weight)
+        return importance_of(self.contributions(x), self.n_features, self.pairs)
+
+
+def importance_of(parts: Tensor, count: int, pairs: Sequence[tuple[int, int]]) -> Tensor:
+    """Shares ``(count,)`` in how contributions vary, see `AdditiveNet.feature_importance`.
+
+    Args:
+        parts: ``(n, count + len(pairs), outputs)``, first those of single features or columns.
+        count: how many these are.
+        pairs: which two of them each further contribution belongs to.
+    """
+    if parts.shape[-1] > 1:
+        parts = parts - parts.mean(-1, keepdim=True)
+    spread = parts.std(0, correction=0).sum(-1)
+    weight = spread[:count].clone()
+    for (first, second), size in zip(pairs, spread[count:], strict=True):
+        weight[first] += size / 2
+        weight[second] += size / 2
+    return shares(weight)
 
 
 def _checked_pairs(
