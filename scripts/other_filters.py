@@ -13,7 +13,11 @@ that pool over elements, or that tell elements apart where the denoiser does not
   MacKay 1994; ``V`` is the noise variance of the batch's mean gradient, so ``batch V`` is the
   Fisher information of a row);
 * *leaves to their mean*: the leaves of a tree decay towards their mean instead of 0 (hierarchical
-  shrinkage, Agarwal et al. 2022).
+  shrinkage, Agarwal et al. 2022);
+* *half adaptive* and *not adaptive*: Adam divides each element's step by the root of its second
+  moment; here the update gain multiplies half of that division, or all of it, back in, relative to
+  the mean of the layer, so that its step is as long as it was (the partially adaptive momentum of
+  Chen et al. 2018, "Closing the generalization gap of adaptive gradient methods").
 
 A figure is the ratio of held-out log loss to that of the denoiser as it is, a geometric mean over
 tables of `meta_validation`, with an interval of 95 % (a bootstrap over tables).
@@ -49,7 +53,16 @@ from denograd.meta.episode import Episode
 from denograd.meta.validation import MetaValidation, bounded
 from denograd.statistics import TINY, LayerStatistics
 
-FILTERS = ("gains by column", "gains by layer", "decay by evidence", "leaves to their mean")
+ADAPTIVITY = {"half adaptive": 0.25, "not adaptive": 0.5}
+"""Which power of the relative second moment is multiplied back in."""
+
+FILTERS = (
+    "gains by column",
+    "gains by layer",
+    "decay by evidence",
+    "leaves to their mean",
+    *ADAPTIVITY,
+)
 
 
 class Refiltered(WienerDenoiser):
@@ -73,7 +86,7 @@ class Refiltered(WienerDenoiser):
         self, statistics: LayerStatistics, kappa_fast: Tensor, kappa_slow: Tensor
     ) -> tuple[Tensor, Tensor]:
         """As the trained one's, or of pooled signals and noises."""
-        self.variance = statistics.noise
+        self.variance, self.statistics = statistics.noise, statistics
         if not self.how.startswith("gains"):
             return super().gains(statistics, kappa_fast, kappa_slow)
         pool = self._column_mean if self.how == "gains by column" else self._layer_mean
@@ -96,6 +109,11 @@ class Refiltered(WienerDenoiser):
             told = (context.rows * context.batch_size).unsqueeze(-1)
             evidence = parameter.square() * told * self.variance
             self.correction = fraction * parameter * evidence / (1 + evidence)
+        if self.how in ADAPTIVITY:
+            assert done.gain is not None
+            mean = context.layout.spread(self.statistics.sums["second"] / context.counts)
+            relative = (self.statistics.second + TINY) / (mean + TINY)
+            return done._replace(gain=done.gain * relative ** ADAPTIVITY[self.how])
         if self.how == "leaves to their mean":
             self.correction = fraction * self._over_layers(parameter, self._mean_leaf)
         return done
@@ -170,6 +188,7 @@ def main() -> None:
     """Measure what is missing, and print the table."""
     parser = parser_of(__doc__, ("soft_tree", "attention", "additive_net"), (16, 64, 256))
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--filters", nargs="+", choices=FILTERS, default=list(FILTERS))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     trained = trained_denoiser(
@@ -185,7 +204,7 @@ def main() -> None:
             cells = MetaValidation(tables, [model], rows=[rows], seeds=arguments.seeds)
             rate, line = float(bases[model]["lr"]), [model, str(rows)]
             plain: pd.Series | None = None
-            for how in FILTERS:
+            for how in arguments.filters:
                 if how.startswith("leaves") and model != "soft_tree":
                     line.append("")
                     continue
@@ -200,7 +219,7 @@ def main() -> None:
                 line.append(mean_ratio(logs))
             lines.append(line)
             print(*line, sep=" | ", flush=True)
-    print("\n" + markdown(["model", "rows", *FILTERS], lines))
+    print("\n" + markdown(["model", "rows", *arguments.filters], lines))
 
 
 if __name__ == "__main__":

@@ -232,6 +232,27 @@ def test_numbers_are_identifiers_only_if_they_count_or_say_so() -> None:
     assert set(plan.dropped) == {"CustomerID", "customer_id", "counter"}
 
 
+def test_numbers_beside_words_are_told_of() -> None:
+    numbers = [str(i / 4) for i in range(36)]
+    frame = pd.DataFrame(
+        {
+            "dose": [*numbers, "none", "none", "none", "trace"],
+            "grade": [str(i % 12) for i in range(39)] + ["?"],
+            "code": [str(i % 3) for i in range(40)],
+        }
+    )
+    with pytest.warns(TableWarning) as caught:
+        plan = plan_columns(Table("t", frame, pd.Series([0, 1] * 20)))
+    told = sorted(str(w.message) for w in caught)
+    assert told == [
+        "t: column 'dose' is left out: 36 of 40 texts are numbers, others 'none', 'trace'; turn it "
+        "into numbers, others into gaps",
+        "t: column 'grade' counts as categories: 39 of 40 texts are numbers, others '?'; turn it "
+        "into numbers, others into gaps",
+    ]
+    assert plan.category == ("grade", "code")
+
+
 def test_a_table_without_a_usable_column_is_refused() -> None:
     table = Table("t", pd.DataFrame({"id": range(10), "c": 1}), pd.Series([0, 1] * 5))
     with pytest.warns(TableWarning), pytest.raises(TableError, match="no column can be learned"):

@@ -376,6 +376,20 @@ def test_identifiers_are_warned_of_and_unknown_later() -> None:
         model.predict(new.assign(ward=["E", "N"] * 30))
 
 
+def test_numbers_written_as_text_are_warned_of_on_the_users_line() -> None:
+    X, y = table()
+    texts = X.assign(age=[f"{a:.1f}" for a in X["age"]])
+    texts.loc[::9, "age"] = "unknown"
+    found = r"'age' counts as categories: 53 of 60 texts are numbers, others 'unknown'"
+    with pytest.warns(UserWarning, match=found) as caught:
+        Tree().fit(texts, y)
+    assert [w.filename for w in caught] == [__file__]
+    # What the message asks for, and what is typed as a category, pass without one.
+    Tree().fit(texts.assign(age=pd.to_numeric(texts["age"], errors="coerce")), y)
+    Tree().fit(X.assign(code=pd.Categorical([str(i % 15) for i in range(60)])), y)
+    Tree().fit(X.assign(code=[str(i % 10) for i in range(60)]), y)
+
+
 @pytest.mark.parametrize("kind", [AdditiveNetClassifier, AdditiveNetRegressor])
 @pytest.mark.parametrize("classes", [2, 3])
 def test_importance_of_an_additive_net_is_that_of_whole_columns(kind: Any, classes: int) -> None:

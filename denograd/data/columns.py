@@ -16,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 
+from denograd._callers import callers_level
 from denograd.data.dates import guess_date_format
 from denograd.data.errors import TableError, TableWarning, listing
 from denograd.data.table import Table
@@ -25,6 +26,9 @@ _CAMEL_ID = re.compile(r"[a-z](ID|Id)$")
 _PLAIN = (str, bool, int, float, datetime.date)
 _FEW_TEXTS = 20
 _FEW_GROUPS = 10
+_FEW_CODES = 10
+_MOSTLY = 0.8
+"""Share of a column's values that are numbers, if the others are words for gaps among them."""
 
 
 @dataclass(frozen=True)
@@ -90,9 +94,11 @@ def plan_columns(table: Table) -> ColumnPlan:
             for caveat in guess.caveats:
                 _warn(f"{table.name}: column {name!r}: {caveat}")
         elif (reason := unusable_text(values)) is not None:
-            dropped[name] = reason
+            dropped[name] = numbers_as_text(values) or reason
         else:
             category.append(name)
+            if (reason := numbers_as_text(values)) is not None:
+                _warn(f"{table.name}: column {name!r} counts as categories: {reason}")
     for reason in dict.fromkeys(dropped.values()):
         names = [name for name in dropped if dropped[name] == reason]
         several = len(names) > 1
@@ -121,7 +127,7 @@ def plan_columns(table: Table) -> ColumnPlan:
 
 
 def _warn(message: str) -> None:
-    warnings.warn(message, TableWarning, stacklevel=3)
+    warnings.warn(message, TableWarning, stacklevel=callers_level())
 
 
 def _is_number(values: pd.Series[Any]) -> bool:
@@ -180,3 +186,27 @@ def unusable_text(values: pd.Series[Any]) -> str | None:
     what = "free text" if words >= 3 else "an identifier or free text"
     remedy = "give it fewer, larger categories"
     return f"{distinct} distinct texts in {len(present)} rows, {what}; {remedy}"
+
+
+def numbers_as_text(values: pd.Series[Any]) -> str | None:
+    """What to do about a column of text most of which are numbers, or None.
+
+    A few numbers may be codes: more than ten different ones are not. What is typed as a category
+    is one.
+
+    Example:
+        >>> print(numbers_as_text(pd.Series([str(i) for i in range(40)] + ["unknown"])))
+        40 of 41 texts are numbers, others 'unknown'; turn it into numbers, others into gaps
+        >>> numbers_as_text(pd.Series(["1", "2", "3", "2"])) is None
+        True
+    """
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        return None
+    texts = values[values.map(lambda value: isinstance(value, str))]
+    read = pd.to_numeric(texts, errors="coerce")
+    if read.nunique() <= _FEW_CODES or read.notna().sum() < _MOSTLY * values.notna().sum():
+        return None
+    others = texts[read.isna()].unique()
+    told = f", others {listing(others, limit=3)}" if len(others) else ""
+    remedy = "turn it into numbers" + ", others into gaps" * bool(len(others))
+    return f"{read.notna().sum()} of {len(texts)} texts are numbers{told}; {remedy}"

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 
+from denograd._callers import callers_level
 from denograd.data.errors import TableError, TableWarning
 
 STRATA = 8
@@ -62,7 +63,7 @@ def checked_numbers(target: pd.Series[Any], where: str) -> pd.Series[float]:
         warnings.warn(
             f"{column}: {int(missing.sum())} of {len(target)} rows have no value; left out",
             TableWarning,
-            stacklevel=3,
+            stacklevel=callers_level(),
         )
     if numbers.nunique() < 2:
         only = f"only the value {numbers.iloc[0]:g}" if len(numbers) else "no value at all"

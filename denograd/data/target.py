@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias
 
 import pandas as pd
 
+from denograd._callers import callers_level
 from denograd.data.errors import TableError, TableWarning, listing
 
 TaskName: TypeAlias = Literal["classification", "regression"]
@@ -109,7 +110,7 @@ def checked_target(target: pd.Series[Any], where: str) -> pd.Series[Any]:
         warnings.warn(
             f"{column}: {int(missing.sum())} of {len(target)} rows have no label; left out",
             TableWarning,
-            stacklevel=3,
+            stacklevel=callers_level(),
         )
     counts = labels.value_counts()
     if len(counts) < 2:

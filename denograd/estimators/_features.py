@@ -20,7 +20,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from torch import Tensor
 
-from denograd.data.columns import ColumnPlan, unusable_text
+from denograd._callers import callers_level
+from denograd.data.columns import ColumnPlan, numbers_as_text, unusable_text
 from denograd.data.dates import DateFormat, guess_date_format
 from denograd.data.encoder import CLIP, Encoder
 from denograd.data.errors import listing
@@ -261,7 +262,7 @@ def _told_of(guess: DateFormat, column: str) -> str:
         warnings.warn(
             f"X: column {column!r}: {caveat}. Convert it with pandas.to_datetime if that is wrong",
             UserWarning,
-            stacklevel=2,
+            stacklevel=callers_level(),
         )
     return guess.format
 
@@ -285,19 +286,23 @@ def _dates(values: pd.Series[Any], date_format: str, column: str) -> pd.Series[A
 
 
 def _warned_of(values: pd.Series[Any], column: str) -> bool:
-    """Whether a column of categories looks like an identifier or free text; warns if so."""
-    if values.notna().sum() < _FEW_ROWS:
+    """Whether a column of categories looks like an identifier or free text.
+
+    Warns if so, and of numbers that are written as text.
+    """
+    identifier = unusable_text(values) if values.notna().sum() >= _FEW_ROWS else None
+    written = numbers_as_text(values)
+    if written is not None:
+        told = f"counts as categories: {written} (pandas.to_numeric)"
+    elif identifier is not None:
+        told = (
+            f"has {identifier}. What it says of the training rows it cannot say of others: leave "
+            "it out of X"
+        )
+    else:
         return False
-    reason = unusable_text(values)
-    if reason is None:
-        return False
-    warnings.warn(
-        f"X: column {column!r} has {reason}. What it says of the training rows it cannot say of "
-        "others: leave it out of X",
-        UserWarning,
-        stacklevel=2,
-    )
-    return True
+    warnings.warn(f"X: column {column!r} {told}", UserWarning, stacklevel=callers_level())
+    return identifier is not None
 
 
 def _numbers(values: pd.Series[Any], column: str) -> pd.Series[Any]:
@@ -388,7 +393,7 @@ def _check_known(
         warnings.warn(
             f"{said}; if it is coded in another way than in training, code it as it was",
             UserWarning,
-            stacklevel=2,
+            stacklevel=callers_level(),
         )
 
 
