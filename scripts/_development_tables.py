@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from denograd.data import Table, TableError, TableWarning, read_table
@@ -24,6 +25,13 @@ KINDS = {
     "numbers": ("regression", "ts-regression"),
 }
 """Kinds of tables, and what the catalogue calls their tasks."""
+
+COLUMNS = "columns"
+"""The kind of tables whose target is one of the columns of another; see `tables_of_columns`."""
+
+COLUMNS_OF_A_TABLE, ROWS_OF_A_TABLE, MINORITY = 8, 4000, 40
+"""At most so many columns are made targets, of so many rows; so many rows are not of the largest
+class."""
 
 
 def classification_tables(
@@ -45,6 +53,9 @@ def classification_tables(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TableWarning)
         for kind in kinds:
+            if kind == COLUMNS:
+                sources += tables_of_columns(data, split)
+                continue
             for path in files_of(data, split, KINDS[kind]):
                 if path.stem in SHOWN_BY_DEMO:
                     continue
@@ -59,6 +70,42 @@ def classification_tables(
                     print(f"left out: {error}")
     if not sources:
         raise TableError(f"{data}: no table of {split} can be used")
+    return sources
+
+
+def tables_of_columns(data: Path, split: str) -> list[SourceTable]:
+    """The tables of one split with other targets: some of their columns, one after another.
+
+    What was the target is one more feature. A column of more than ten numbers is cut at its median
+    or its terciles by turns. Which columns is drawn at random, the same at every call.
+    """
+    sources, cut = [], 0
+    for path in files_of(data, split, [*KINDS["classes"], "regression"]):
+        if path.stem in SHOWN_BY_DEMO:
+            continue
+        frame = pd.read_parquet(path)
+        rng = np.random.default_rng(list(path.stem.encode()))
+        if len(frame) > ROWS_OF_A_TABLE:
+            frame = frame.iloc[np.sort(rng.choice(len(frame), ROWS_OF_A_TABLE, replace=False))]
+        found = 0
+        for column in rng.permutation([c for c in frame.columns if c != "target"]):
+            known = frame[frame[column].notna()]
+            classes = known[column]
+            if pd.api.types.is_numeric_dtype(classes) and classes.nunique() > 10:
+                classes = pd.qcut(classes, 2 + cut % 2, labels=False, duplicates="drop")
+            counts = classes.value_counts()
+            if not 2 <= len(counts) <= 10 or len(known) - counts.iloc[0] < MINORITY:
+                continue
+            features = known.drop(columns=column).rename(columns={"target": "former target"})
+            name = f"{path.stem}, {column}"
+            try:
+                table = Table(name, features, classes.astype(str), path)
+                sources.append(encode_source(table))
+            except TableError:
+                continue
+            found, cut = found + 1, cut + 1
+            if found == COLUMNS_OF_A_TABLE:
+                break
     return sources
 
 

@@ -35,10 +35,13 @@ COEFFICIENTS = (
     "slow_filter",
     "slow_kappa",
     "decay",
+    "unscale",
 )
 """Names of the coefficients of a layer, in order; `WienerDenoiser` says what each does."""
 
-NEUTRAL = dict.fromkeys(("fast_filter", "slow_filter", "add_fast", "add_slow", "decay"), 0.0)
+NEUTRAL = dict.fromkeys(
+    ("fast_filter", "slow_filter", "add_fast", "add_slow", "decay", "unscale"), 0.0
+)
 """Values at which a coefficient does nothing; 1 for those that are not named here."""
 
 
@@ -122,6 +125,7 @@ class WienerDenoiser(nn.Module):
             for name in ("fast_filter", "slow_filter"):
                 self.last.bias[COEFFICIENTS.index(name)] = -2.0
             self.last.bias[COEFFICIENTS.index("decay")] = -0.5
+            self.last.bias[COEFFICIENTS.index("unscale")] = -2.0
 
     @property
     def config(self) -> dict[str, Any]:
@@ -145,7 +149,18 @@ class WienerDenoiser(nn.Module):
         hidden = torch.tanh(_linear(features, self.first))
         raw = _linear(torch.tanh(_linear(hidden, self.second)), self.last)
         bounded = torch.tanh(raw)
-        gain, filter_fast, kappa_fast, fast, slow, update, filter_slow, kappa_slow, decay = range(9)
+        (
+            gain,
+            filter_fast,
+            kappa_fast,
+            fast,
+            slow,
+            update,
+            filter_slow,
+            kappa_slow,
+            decay,
+            unscale,
+        ) = range(len(COEFFICIENTS))
         coefficients = torch.stack(
             (
                 torch.exp(1.5 * bounded[..., gain]),
@@ -157,6 +172,7 @@ class WienerDenoiser(nn.Module):
                 torch.sigmoid(raw[..., filter_slow]),
                 torch.exp(4.0 * bounded[..., kappa_slow]),
                 0.05 * torch.exp(3.0 * bounded[..., decay]),
+                torch.sigmoid(raw[..., unscale]),
             ),
             dim=-1,
         )
@@ -193,12 +209,16 @@ class WienerDenoiser(nn.Module):
         """Clean a gradient; see `denograd.Denoiser` for shapes."""
         features, statistics, new_state = self.observe(gradient, noise, parameter, state, context)
         coefficients = self.coefficients(features)
-        spread = context.layout.spread(coefficients[..., :8].movedim(-1, 0))
-        gain, filter_fast, kappa_fast, fast, slow, update, filter_slow, kappa_slow = spread
+        by_layer = coefficients.movedim(-1, 0)
+        mean_second = statistics.sums["second"] / context.counts
+        spread = context.layout.spread(torch.stack((*by_layer[:8], by_layer[9], mean_second)))
+        gain, filter_fast, kappa_fast, fast, slow, update, filter_slow, kappa_slow = spread[:8]
+        unscale, mean_second = spread[8:]
         w_fast, w_slow = self.gains(statistics, kappa_fast, kappa_slow)
         cleaned = gradient * gain * (1 - filter_fast + filter_fast * w_fast)
         cleaned = cleaned + fast * statistics.fast + slow * statistics.slow
         update_gain = update * (1 - filter_slow + filter_slow * w_slow)
+        update_gain = update_gain * _relative_root(statistics.second, mean_second) ** unscale
         return Denoised(cleaned, update_gain, coefficients[..., 8], new_state, coefficients)
 
 
@@ -208,6 +228,12 @@ def _linear(x: Tensor, layer: nn.Linear) -> Tensor:
     `nn.Linear` takes no leading dimensions, and meta-training gives each task its own copy.
     """
     return x @ layer.weight.mT + layer.bias.unsqueeze(-2)
+
+
+def _relative_root(second: Tensor, mean: Tensor) -> Tensor:
+    """Root of a second moment relative to the layer's mean, cut to ``[1/32, 32]``."""
+    relative = (second + TINY) / (mean + TINY)
+    return relative.clamp(2.0**-10, 2.0**10).sqrt()
 
 
 def _wiener_gain(moment: Tensor, variance: Tensor) -> Tensor:
