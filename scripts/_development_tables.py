@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from denograd.data import Table, TableError, TableWarning, read_table
@@ -24,6 +25,13 @@ KINDS = {
     "numbers": ("regression", "ts-regression"),
 }
 """Kinds of tables, and what the catalogue calls their tasks."""
+
+COLUMNS = "columns"
+"""The kind of tables whose target is one of the columns of another; see `tables_of_columns`."""
+
+COLUMNS_OF_A_TABLE, ROWS_OF_A_TABLE, MINORITY = 8, 4000, 40
+"""At most so many columns are made targets, of so many rows; so many rows are not of the largest
+class."""
 
 
 def classification_tables(
@@ -60,6 +68,53 @@ def classification_tables(
     if not sources:
         raise TableError(f"{data}: no table of {split} can be used")
     return sources
+
+
+def tables_of_columns(data: Path, split: str) -> list[SourceTable]:
+    """The tables of one split with other targets: some of their columns, one after another.
+
+    What was the target is one more feature. A column of more than ten numbers is cut at its median
+    or its terciles by turns. Which columns is drawn at random, the same at every call.
+    """
+    sources: list[SourceTable] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TableWarning)
+        for path in files_of(data, split, [*KINDS["classes"], "regression"]):
+            if path.stem in SHOWN_BY_DEMO:
+                continue
+            frame = pd.read_parquet(path)
+            rng = np.random.default_rng(list(path.stem.encode()))
+            if len(frame) > ROWS_OF_A_TABLE:
+                kept = rng.choice(len(frame), ROWS_OF_A_TABLE, replace=False)
+                frame = frame.iloc[np.sort(kept)]
+            found = 0
+            for column in rng.permutation([name for name in frame.columns if name != "target"]):
+                source = _with_target(frame, column, path, 2 + len(sources) % 2)
+                if source is not None:
+                    sources.append(source)
+                    found += 1
+                if found == COLUMNS_OF_A_TABLE:
+                    break
+    return sources
+
+
+def _with_target(frame: pd.DataFrame, column: str, path: Path, count: int) -> SourceTable | None:
+    """A table whose target is a column, numbers cut into so many classes; None if it is no target.
+
+    A target has at most ten classes, of which the smaller ones have some rows.
+    """
+    known = frame[frame[column].notna()]
+    classes = known[column]
+    if pd.api.types.is_numeric_dtype(classes) and classes.nunique() > 10:
+        classes = pd.qcut(classes, count, labels=False, duplicates="drop")
+    sizes = classes.value_counts()
+    if not 2 <= len(sizes) <= 10 or len(known) - sizes.iloc[0] < MINORITY:
+        return None
+    features = known.drop(columns=column).rename(columns={"target": "former target"})
+    try:
+        return encode_source(Table(f"{path.stem}, {column}", features, classes.astype(str), path))
+    except TableError:
+        return None
 
 
 def measured_tables(data: Path, split: str) -> list[SourceTable]:

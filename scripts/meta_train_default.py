@@ -1,10 +1,10 @@
 """Meta-train the denoiser that the package ships as `default`.
 
 Half of the tasks come from the synthetic prior, half from the real classification tables
-of `meta_train`; the weights are chosen on the tables of `meta_validation`. Neither holds a
-table that `denograd demo` shows, nor a copy of one. With `--measured` all targets are numbers, of
-the prior and of the regression tables, and the loss is the squared error. Runs for the given time
-on one core; killed, it goes on with `--resume`.
+of `meta_train` (`--kinds` adds others); the weights are chosen on the tables of `meta_validation`.
+Neither holds a table that `denograd demo` shows, nor a copy of one. With `--measured` all targets
+are numbers, of the prior and of the regression tables, and the loss is the squared error. Runs for
+the given time on one core; killed, it goes on with `--resume`.
 
     python scripts/meta_train_default.py --data ../shared/data --out runs/default --minutes 150
 """
@@ -19,7 +19,14 @@ import time
 from pathlib import Path
 
 import torch
-from _development_tables import KINDS, SHOWN_BY_DEMO, classification_tables, measured_tables
+from _development_tables import (
+    COLUMNS,
+    KINDS,
+    SHOWN_BY_DEMO,
+    classification_tables,
+    measured_tables,
+    tables_of_columns,
+)
 
 from denograd.denoisers import WienerDenoiser, load_denoiser
 from denograd.meta.checkpoint import Progress
@@ -62,7 +69,11 @@ def main() -> None:
         help="to train on; one that is named twice is drawn twice as often",
     )
     parser.add_argument(
-        "--kinds", nargs="+", default=["classes"], choices=KINDS, help="of tables to train on"
+        "--kinds",
+        nargs="+",
+        default=["classes"],
+        choices=[*KINDS, COLUMNS],
+        help="of tables to train on; columns: their columns as targets, a third of all tasks",
     )
     parser.add_argument(
         "--measured", action="store_true", help="targets that are numbers, in place of --kinds"
@@ -108,12 +119,18 @@ def main() -> None:
             measured_tables(arguments.data, split) for split in ("meta_train", "meta_validation")
         )
     else:
-        train = classification_tables(arguments.data, "meta_train", arguments.kinds)
-        judged = [kind for kind in arguments.kinds if kind != "numbers"]
+        train = classification_tables(
+            arguments.data, "meta_train", [kind for kind in arguments.kinds if kind != COLUMNS]
+        )
+        judged = [kind for kind in arguments.kinds if kind not in ("numbers", COLUMNS)]
         validate = classification_tables(arguments.data, "meta_validation", judged)
     often, most = arguments.wrong_labels
     tables = TableFamily(train, wrong_labels=(often, most))
     family = MixedFamily([(PriorFamily(measured=arguments.measured), 0.5), (tables, 0.5)])
+    if COLUMNS in arguments.kinds and not arguments.measured:
+        more = tables_of_columns(arguments.data, "meta_train")
+        thirds = (PriorFamily(), tables, TableFamily(more, wrong_labels=(often, most)))
+        family = MixedFamily([(part, 1 / 3) for part in thirds])
     ablation: str | None = arguments.ablate
     distribution = EpisodeDistribution(
         models=tuple(arguments.models),

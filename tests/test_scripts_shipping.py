@@ -9,7 +9,9 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import pandas as pd
 import pytest
+from sklearn.datasets import load_wine
 
 from denograd.data import builtin_table
 from denograd.denoisers import IdentityDenoiser, WienerDenoiser
@@ -99,3 +101,52 @@ def test_what_is_judged_is_not_judged_again(
     ]
     monkeypatch.setattr(script, "code", lambda: "another")
     assert judged([0.01]) == first
+
+
+def test_columns_become_targets_and_what_was_the_target_a_feature(
+    script_named: Callable[[str], ModuleType], tmp_path: Path
+) -> None:
+    """Against what the columns of wine are: numbers, cut at the median or the terciles."""
+    frame = load_wine(as_frame=True).frame.assign(
+        alone=["only", "value"] + ["only"] * 176, half=np.arange(178) % 2
+    )
+    (tmp_path / "meta_train").mkdir()
+    frame.to_parquet(tmp_path / "meta_train" / "cellar.parquet")
+    pd.DataFrame({"file": ["meta_train/cellar.parquet"], "task": ["multi"]}).to_csv(
+        tmp_path / "catalog.csv", index=False
+    )
+    made = script_named("_development_tables").tables_of_columns(tmp_path, "meta_train")
+    again = script_named("_development_tables").tables_of_columns(tmp_path, "meta_train")
+    assert [t.name for t in made] == [t.name for t in again]
+    assert len(made) == len({t.name for t in made}) == 8
+    for place, table in enumerate(made):
+        column = table.name.removeprefix("cellar, ")
+        assert column not in ("alone", "target")  # One row of another class is no target.
+        values = frame[column]
+        if column == "half":
+            expected = values
+        else:
+            shares = [0.5] if place % 2 == 0 else [1 / 3, 2 / 3]
+            expected = np.searchsorted(np.quantile(values, shares), values)
+        np.testing.assert_array_equal(table.labels, expected)
+        # All columns but itself, the old target one of them, of which one says nothing.
+        assert table.columns.shape[0] == 178
+        assert any(
+            abs(np.corrcoef(feature, frame["target"])[0, 1]) > 0.999 for feature in table.columns.T
+        )
+        assert all(abs(np.corrcoef(feature, values)[0, 1]) < 0.999 for feature in table.columns.T)
+
+
+def test_two_denoisers_are_compared_table_by_table(
+    script_named: Callable[[str], ModuleType],
+) -> None:
+    cells = [Judged("soft_tree", rows, t) for t in ("wine", "iris") for rows in (16, 128)]
+    second = dict(zip(cells, np.log([0.9, 0.8, 1.1, 1.0]), strict=True))
+    changes = np.log([0.5, 2.0, 0.25, 1.0])
+    first = {cell: second[cell] + c for cell, c in zip(cells, changes, strict=True)}
+    line = script_named("two_denoisers").line_of("soft_tree", first, second)
+    own = [float(np.exp(np.mean(list(logs.values())))) for logs in (first, second)]
+    assert line[:3] == ["soft_tree", f"{own[0]:.3f}", f"{own[1]:.3f}"]
+    # Two tables, whose means are 1 and 0.5: no draw of tables lies outside of them.
+    assert line[3] == "0.707 (0.500 to 1.000)"
+    assert line[4:] == ["50%", "2.00", "16: 0.354, 128: 1.414"]
