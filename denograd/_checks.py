@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 from torch.optim import Optimizer
 
 from denograd.penalties import Penalty
@@ -57,6 +58,12 @@ def check_model(model: object, base: Optimizer) -> nn.Module | None:
         raise TypeError(
             f"DenoGrad: model is a {type(model).__name__}; it must be the torch.nn.Module "
             "whose parameters are optimized, or None"
+        )
+    lazy = [n for n, p in model.named_parameters() if isinstance(p, UninitializedParameter)]
+    if lazy:
+        raise ValueError(
+            f"DenoGrad: {lazy[0]} of {type(model).__name__} has no shape yet (a lazy module); run "
+            "a batch through the model first, model(x), then make the optimizers"
         )
     own = {id(p) for group in base.param_groups for p in group["params"]}
     if own and not any(id(p) in own for p in model.parameters()):

@@ -155,7 +155,9 @@ def coefficients_of(entry: Entry) -> Tensor:
     return entry.numbers[:, stop - len(entry.coefficients) : stop]
 
 
-def sensitivity(denoiser: Readable, recordings: Sequence[AuditLog]) -> Sensitivity:
+def sensitivity(
+    denoiser: Readable | str | Path, recordings: AuditLog | Sequence[AuditLog]
+) -> Sensitivity:
     """Move each feature over its range in recorded layers, and watch the coefficients.
 
     A feature that always was the same in all layers of a step, such as the phase of
@@ -163,8 +165,8 @@ def sensitivity(denoiser: Readable, recordings: Sequence[AuditLog]) -> Sensitivi
     mean over layers, if the denoiser reads it, moves along.
 
     Args:
-        denoiser: what chose the coefficients.
-        recordings: of runs with it.
+        denoiser: what chose the coefficients, or its name or path.
+        recordings: of runs with it, one or several.
 
     Raises:
         InspectionError: the recordings are empty or hold no features, or are of another
@@ -179,6 +181,10 @@ def sensitivity(denoiser: Readable, recordings: Sequence[AuditLog]) -> Sensitivi
         >>> bool((abs(found.direction) <= found.effect + 1e-12).all())
         True
     """
+    if not isinstance(denoiser, Readable):
+        denoiser = readable(denoiser)
+    if isinstance(recordings, AuditLog):
+        recordings = [recordings]
     entries = [entry for recording in recordings for entry in recording.entries]
     _check(denoiser, entries)
     dtype, device = _precision(denoiser)

@@ -234,7 +234,10 @@ def meta_train(
         typer.Option(help="classification, or regression for targets that are measured."),
     ] = "classification",
     minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Stop after so many meta-steps.")] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(help="Stop after so many meta-steps; default, without --minutes: 1000."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 0,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the checkpoint in the folder.")

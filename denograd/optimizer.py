@@ -29,7 +29,7 @@ from denograd.audit import AuditLog, check_every, check_saved
 from denograd.denoisers import Denoiser, IdentityDenoiser, resolve_denoiser
 from denograd.denoisers._base import reads_noise
 from denograd.noise import NoiseCapture
-from denograd.noise._unexplained import OtherTerms
+from denograd.noise._unexplained import NOWHERE, OtherTerms, told_of_odd
 from denograd.penalties import Penalty, PenaltyWatch
 
 _CARRIED = ("base", "audit", "penalties", "_model", "_total_steps", "_dataset_size", "_batch_size")
@@ -65,7 +65,9 @@ class DenoGrad(Optimizer):
             cannot be given), ``"identity"``, path to saved weights, an address on the Hugging Face
             Hub (``"hf://owner/name"``), or an instance.
         model: the model that owns the parameters. Dimension 0 of its input counts the rows
-            of the batch.
+            of the batch, and of each module's input too: a module that is given as many of
+            something else there (time steps, after a transposition) is misread. Leave
+            ``model`` out for such a model, and take ``"history"``.
         total_steps: steps the whole run will take, if known.
         dataset_size: rows of the training set, if known.
         batch_size: rows of a batch, for where the model does not show them: because it is not
@@ -156,7 +158,8 @@ class DenoGrad(Optimizer):
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Reset the gradients of all parameters, as the base does."""
-        self.base.zero_grad(set_to_none=set_to_none)
+        # A base of the user's own may know no argument.
+        self.base.zero_grad(**({} if set_to_none else {"set_to_none": False}))
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group to the base; ``denoise=False`` in it leaves it to the base alone."""
@@ -242,7 +245,11 @@ class DenoGrad(Optimizer):
             self._capture = NoiseCapture(self._parameters(), model)
 
     def detach_capture(self) -> None:
-        """Take all hooks off the model and the parameters; no noise is measured any more."""
+        """Take all hooks off the model and the parameters; no noise is measured any more.
+
+        Before a model is scripted (`torch.jit.script`), or saved whole for a place without
+        denograd (``torch.save(model, ...)``): hooks go with it. ``model.state_dict()`` holds none.
+        """
         if self._capture is not None:
             self._capture.detach()
         self._capture = None
@@ -327,25 +334,16 @@ class DenoGrad(Optimizer):
             self._capture.watch(member.parameter for member in active)
 
     def _warn_of_other_terms(self, work: Sequence[Work], capture: NoiseCapture) -> None:
-        """Say once that the noise of some layers is not known, though their rows are."""
+        """Say once that the noise of some layers, or of all, is not known."""
         for group, _, known, _ in work:
             records = capture.records(group.parameters)
             self._other_terms.look(group.parameters, gradients(group), records, known)
-        odd = self._other_terms.end_step()
-        if odd:
-            names = parameter_names(self.param_groups, self._model)
-            said = ", ".join(names[p] for p in odd[:4])
-            said += f" and {len(odd) - 4} more" if odd[4:] else ""
-            warnings.warn(
-                f"DenoGrad: the gradients of {said} are not what the rows that the model saw add "
-                "up to, so the noise within the batch is not known there and the denoiser goes "
-                "by their history alone. It may be a term of the loss that is no mean over rows "
-                "(for L1 or L2, take the base's weight_decay or penalties=), gradients that were "
-                "not reset, clipped value by value or averaged over processes, or a parameter "
-                "that is used outside of its module",
-                UserWarning,
-                stacklevel=callers_level(),
-            )
+        found = self._other_terms.end_step()
+        if found is None or not (found.odd or (found.everywhere and self._model is not None)):
+            return
+        names = parameter_names(self.param_groups, self._model)
+        told = told_of_odd([names[p] for p in found.odd]) if found.odd else NOWHERE
+        warnings.warn(f"DenoGrad: {told}", UserWarning, stacklevel=callers_level())
 
     def _record(self, work: Sequence[Work], run: Run) -> None:
         names, step = parameter_names(self.param_groups, self._model), self._engine.steps
@@ -418,7 +416,7 @@ class DenoGrad(Optimizer):
                 "DenoGrad: this is the state dict of a plain optimizer; the denoiser's "
                 "statistics start fresh",
                 UserWarning,
-                stacklevel=2,
+                stacklevel=callers_level(),
             )
             own = {}
         self._engine.restart(own.get("step", 0), own.get("fallbacks", 0), pieces)
@@ -456,7 +454,7 @@ class DenoGrad(Optimizer):
                 "it to measure noise within the batch"
                 + (", and attach_penalties(model)" if self.penalties else ""),
                 UserWarning,
-                stacklevel=2,
+                stacklevel=callers_level(),
             )
             self._model = None
             return

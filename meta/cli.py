@@ -90,6 +90,8 @@ def run_meta_training(
     _check(models, minutes, steps, patience, task_count, max_rows)
     kind = _task(task)
     measured = kind == "regression"
+    if out.exists() and not out.is_dir():
+        raise MetaTrainingError(f"--out {out} is a file; give a folder, which need not exist yet")
     if seed < 0:
         raise MetaTrainingError(f"--seed {seed}: it must be 0 or above")
     where = _device(device)
@@ -136,6 +138,7 @@ def run_meta_training(
         loss=MetaLoss(floor=FLOOR_MEASURED) if measured else MetaLoss(),
         validation=validation,
         card={
+            "task": kind,
             "command": shlex.join(["denograd", *sys.argv[1:]]),
             "data_sets": {
                 "meta_train": [*(["synthetic prior"] if "prior" in tasks else [])]
@@ -156,6 +159,12 @@ def run_meta_training(
         raise KeyboardInterrupt(
             f"interrupted after {trainer.progress.step} meta-steps; the weights so far are in "
             f"{saved}, and --resume goes on"
+        )
+    if trainer.progress.step == trainer.began_at:
+        console.print(
+            f"Nothing was left to do: the run in {out} has had {trainer.began_at} meta-steps; for "
+            "more, raise --steps or --minutes",
+            style="yellow",
         )
     console.print(
         f"Saved [bold]{saved}[/bold]; use it with DenoGrad(base, {str(saved)!r}, model=model), "

@@ -54,6 +54,10 @@ class MetaTrainer:
         device: what to compute on.
         processes: those that train together; default: this one alone.
 
+    Attributes:
+        progress: where it stands.
+        began_at: meta-steps that were done before, where it was resumed.
+
     Raises:
         MetaTrainingError: the folder is in use, or holds another run.
     """
@@ -95,6 +99,7 @@ class MetaTrainer:
         self.average = copy.deepcopy(self.denoiser)
         self.optimizer = torch.optim.Adam(self.denoiser.parameters(), lr=config.learning_rate)
         self.progress = Progress()
+        self.began_at = 0
         self._signalled = self._stop = False
         self._began = time.monotonic()
 
@@ -215,6 +220,7 @@ class MetaTrainer:
         self.progress = read_checkpoint(
             self.checkpoint, self.denoiser, self.average, self.optimizer
         )
+        self.began_at = self.progress.step
 
     def _done(self) -> bool:
         config, progress = self.config, self.progress

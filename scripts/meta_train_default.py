@@ -172,6 +172,7 @@ def main() -> None:
             learning_rate=arguments.judge_rate,
         ),
         card={
+            "task": "regression" if arguments.measured else "classification",
             "command": shlex.join(["python", *sys.argv]).replace(" --resume", ""),
             "data_sets": {
                 "meta_train": ["synthetic prior", *(t.name for t in train)],

@@ -55,6 +55,7 @@ from denograd.evaluation.journal import in_use, read_cells
 from denograd.evaluation.metrics import class_recalls
 from denograd.evaluation.names import short_names
 from denograd.evaluation.train import curve_steps, draw_batches, initial_model
+from denograd.evaluation.trained_on import seen_before
 
 FIRST_COLUMNS = (
     "dataset,model,optimizer,n_train,seed,steps,log_loss,brier,calibration_error,accuracy,"
@@ -282,6 +283,28 @@ def test_results_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "errors.csv").exists()
     assert len(results_table(summary).rows) == 2
     assert "against adamw: lower log loss in" in verdict(summary)[0]
+
+
+def test_what_a_denoiser_has_seen_stands_in_the_report(tmp_path: Path) -> None:
+    config = EvaluationConfig(
+        models=("soft_tree",),
+        optimizers=("adamw", "denograd:default", "denograd:identity"),
+        sizes=(16,),
+        seeds=1,
+        steps=2,
+    )
+    done = quiet([builtin_table("diabetes")], config, tmp_path / "numbers")
+    kind, table = done.summary["seen_before"]
+    assert kind == (
+        "'default' was meta-trained for classes, and the targets here are measured numbers."
+    )
+    assert table.startswith("'default' was meta-trained on a table named 'diabetes': ")
+    assert done.report is not None
+    assert "meta-trained on a table named" in done.report.read_text(encoding="utf-8")
+    # No table of the demo, nor a copy of one, was meta-trained on.
+    assert seen_before(["denograd"], ["wine", "breast_cancer", "iris"], "classification") == []
+    # Two tables of different sources may have one name.
+    assert seen_before(["denograd:default"], ["mine__diabetes"], "classification") == []
 
 
 def predictions_by_hand(monkeypatch: pytest.MonkeyPatch) -> dict[Cell, list[float]]:

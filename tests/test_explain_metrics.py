@@ -465,4 +465,38 @@ def test_a_data_frame_stays_one_on_its_way_to_the_model() -> None:
     )
     np.testing.assert_array_equal(named.value, plain.value)
     expected = explain.max_sensitivity(lambda rows, target=None: rows**2, x.to_numpy())
-    np.testing.assert_allclose(explain.max_sensitivity(explainer, x), expected)
+    np.testing.np.testing.assert_allclose(explain.max_sensitivity(explainer, x), expected)
+
+
+def test_numbers_with_names_are_put_in_one_order() -> None:
+    """What pandas names is never compared place by place."""
+    rng = np.random.default_rng(0)
+    fits = [pd.Series(rng.random(4), index=list("abcd")) for _ in range(3)]
+    sorted_by_size = [fit.sort_values() for fit in fits]
+    plain = [fit.to_numpy() for fit in fits]
+    assert explain.rank_consistency(sorted_by_size) == explain.rank_consistency(plain)
+    assert explain.top_k_consistency(sorted_by_size, 2) == explain.top_k_consistency(plain, 2)
+    found = explain.label_randomization(
+        lambda y, seed: sorted_by_size[seed], np.arange(9), seeds=3, shuffles=1
+    )
+    assert found.consistency == explain.rank_consistency(plain)
+    with pytest.raises(ValueError, match=r"importances: fit 1 names the features 'a', 'b', 'e'"):
+        explain.rank_consistency([fits[0], pd.Series([1.0, 2, 3], index=list("abe"))])
+
+
+def test_attributions_are_of_the_columns_that_they_name() -> None:
+    rng = np.random.default_rng(0)
+    x = pd.DataFrame(rng.random((5, 3)), columns=list("abc"))
+    given = pd.DataFrame(rng.random((5, 3)), columns=list("abc"))
+
+    def predict(rows: pd.DataFrame) -> NDArray[np.float64]:
+        p = 0.1 + rows.to_numpy() @ [0.5, 0.2, 0.1]
+        return np.stack([1 - p, p], axis=1)
+
+    for curve in (explain.deletion, explain.insertion):
+        expected = curve(predict, x, given.to_numpy()).area
+        np.testing.assert_allclose(curve(predict, x, given[["c", "a", "b"]]).area, expected)
+        unnamed = pd.DataFrame(given.to_numpy())
+        np.testing.assert_allclose(curve(predict, x, unnamed).area, expected)
+        with pytest.raises(ValueError, match="attributions: it names the features 'a', 'b', 'z'"):
+            curve(predict, x, given.rename(columns={"c": "z"}))

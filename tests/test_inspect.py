@@ -23,7 +23,13 @@ from denograd._inspection_report import findings
 from denograd._inspection_words import Findings, figure, in_short, sentence
 from denograd.audit import AuditLog, Seen
 from denograd.data import TableError
-from denograd.inspection import InspectionError, Sensitivity, reference_runs, sensitivity
+from denograd.inspection import (
+    InspectionError,
+    Sensitivity,
+    readable,
+    reference_runs,
+    sensitivity,
+)
 from denograd.statistics import FEATURES
 
 LAYERS, STEPS = 5, 30
@@ -114,6 +120,12 @@ def test_a_linear_denoiser_answers_in_proportion(seed: int, features: int) -> No
             assert found.sign(feature, name) == np.sign(weight)
         strongest = np.argsort(-abs(column.numpy() * seen_range(rows)))[:3]
         assert found.top(name) == [f"f{i}" for i in strongest]
+
+
+def test_one_recording_and_a_name_are_taken_too() -> None:
+    (run,) = reference_runs("default", ["iris"], ["soft_tree"], rows=32, steps=6)
+    several = sensitivity(readable("default"), [run.recording])
+    np.testing.assert_array_equal(sensitivity("default", run.recording).effect, several.effect)
 
 
 def test_a_mean_over_layers_moves_along() -> None:

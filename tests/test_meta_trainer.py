@@ -22,6 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from denograd import load_denoiser
 from denograd.data import TableError, builtin_table
 from denograd.denoisers import IdentityDenoiser, read_card
+from denograd.evaluation.trained_on import seen_before
 from denograd.meta import (
     BatchedEngine,
     EpisodeDistribution,
@@ -278,6 +279,32 @@ def test_command_meta_trains_on_a_users_tables(tmp_path: Path) -> None:
     card = json.loads(saved.with_suffix(".json").read_text())
     names = card["training"]["data_sets"]["meta_train"]
     assert names == ["synthetic prior", "iris", "wine"]
+    assert card["training"]["task"] == "classification"
+    # An evaluation tells from the card that these tables are nothing new to it.
+    told = seen_before(["adamw", f"denograd:{saved}"], ["wine", "digits"], "classification")
+    assert told == [
+        f"'{saved}' was meta-trained on a table named 'wine': what it wins there, if that is the "
+        "same table, it has not won on data that it never saw."
+    ]
+
+
+def test_a_finished_run_that_is_resumed_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = {"tasks": ["prior"], "out": tmp_path / "run", "task_count": 2, "models": ["soft_tree"]}
+    run_meta_training(**run, steps=2)
+    assert "Nothing was left to do" not in capsys.readouterr().err
+    run_meta_training(**run, steps=2, resume=True)
+    assert "the run in" in " ".join((said := capsys.readouterr().err).split())
+    assert "has had 2 meta-steps; for more, raise --steps" in " ".join(said.split())
+    run_meta_training(**run, steps=3, resume=True)
+    assert "Nothing was left to do" not in capsys.readouterr().err
+
+
+def test_a_file_is_no_folder_to_write_to(tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_text("a,b\n")
+    with pytest.raises(MetaTrainingError, match=r"mine\.csv is a file; give a folder"):
+        run_meta_training(tasks=["prior"], out=tmp_path / "mine.csv", steps=1)
 
 
 @pytest.mark.parametrize(

@@ -590,6 +590,26 @@ def test_a_gradient_changed_between_backward_calls_makes_the_noise_unknown() -> 
     assert [known for _, known in noise(capture, list(layer.parameters()))] == [0.0, 1.0]
 
 
+def test_two_losses_of_one_forward_pass_make_the_noise_unknown() -> None:
+    """Of their sum it is known, and so it is in the next step."""
+    layer = nn.Linear(4, 3).double()
+    capture = NoiseCapture(layer.parameters(), layer)
+    parameters = list(layer.parameters())
+    for _ in range(2):
+        outputs = layer(floats(4)())
+        outputs.square().sum().backward(retain_graph=True)
+        outputs.sum().backward()
+        assert [known for _, known in noise(capture, parameters)] == [0.0, 0.0]
+        assert capture.rows == B  # No row counts twice.
+        capture.clear()
+        layer.zero_grad()
+        outputs = layer(floats(4)())
+        (outputs.square().sum() + outputs.sum()).backward()
+        assert [known for _, known in noise(capture, parameters)] == [1.0, 1.0]
+        capture.clear()
+        layer.zero_grad()
+
+
 def test_rules_in_some_backward_calls_only_make_the_noise_unknown() -> None:
     layer = nn.Linear(4, 3)
     capture = NoiseCapture(layer.parameters(), layer)

@@ -1026,6 +1026,66 @@ def test_a_term_of_the_loss_that_hides_the_noise_is_told_of(
         assert caught[0].filename == __file__
 
 
+class Sideways(nn.Module):
+    """Gives its layer another number of rows than it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.reshape(-1, 3))
+
+
+@pytest.mark.parametrize(
+    ("model", "rows", "told"),
+    [(Sideways(), 4, True), (nn.Linear(6, 1), 1, True), (nn.Linear(6, 1), 4, False)],
+)
+def test_noise_that_is_measured_nowhere_is_told_of_once(
+    model: nn.Module, rows: int, told: bool
+) -> None:
+    optimizer = DenoGrad(torch.optim.SGD(model.parameters(), lr=1e-3), model=model)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(30):
+            optimizer.zero_grad()
+            model(torch.randn(rows, 6)).square().mean().backward()
+            optimizer.step()
+    assert len(caught) == told
+    if told:
+        assert "the noise within the batch was measured in no layer" in str(caught[0].message)
+        assert caught[0].filename == __file__
+
+
+def test_a_lazy_module_is_refused_with_what_to_do() -> None:
+    lazy = nn.Sequential(nn.LazyLinear(2), nn.Linear(2, 1))
+    base = torch.optim.SGD(lazy[1].parameters(), lr=0.1)
+    with pytest.raises(ValueError, match=r"0\.weight of Sequential has no shape yet.*model\(x\)"):
+        DenoGrad(base, model=lazy)
+
+
+def test_a_base_whose_zero_grad_takes_nothing() -> None:
+    class Old(torch.optim.SGD):
+        def zero_grad(self) -> None:  # type: ignore[override]
+            super().zero_grad()
+
+    model = nn.Linear(3, 1)
+    optimizer = DenoGrad(Old(model.parameters(), lr=0.1), "identity")
+    model(torch.ones(2, 3)).sum().backward()
+    optimizer.zero_grad()
+    assert model.weight.grad is None
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_scripting_a_model_with_hooks_says_what_to_do() -> None:
+    model, x = nn.Linear(3, 1), torch.ones(2, 3)
+    optimizer = DenoGrad(torch.optim.SGD(model.parameters(), lr=0.1), model=model)
+    with pytest.raises(AttributeError, match=r"optimizer\.detach_capture"):
+        torch.jit.script(model)
+    optimizer.detach_capture()
+    torch.testing.assert_close(torch.jit.script(model)(x), model(x))
+
+
 def test_training_raises_no_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -144,12 +144,34 @@ def test_two_forward_passes_before_one_backward_pass(pair: Pair) -> None:
     assert_close(gradients(model), of_loss(reference, total))
 
 
-def test_a_graph_that_is_differentiated_twice_counts_twice(pair: Pair) -> None:
-    model, reference, _optimizer = pair
+def test_two_losses_of_one_forward_pass_have_one_penalty(pair: Pair) -> None:
+    model, reference, optimizer = pair
+    for _ in range(2):
+        outputs = model(rows())
+        first, second = F.cross_entropy(outputs, targets(len(rows()))), outputs.square().mean()
+        first.backward(retain_graph=True)
+        second.backward()
+        whole = full_loss(reference, rows()) + reference(rows()).square().mean()
+        assert_close(gradients(model), of_loss(reference, whole))
+        optimizer.step()  # Afterwards the same graph would be another step's.
+        reference.load_state_dict(model.state_dict())
+        optimizer.zero_grad()
+
+
+def test_a_graph_that_serves_two_steps_has_its_penalty_in_both() -> None:
+    """As of a module whose own parameters another optimizer does not change in between."""
+    model = mlp()
+    reference = copy.deepcopy(model)
+    other = nn.Parameter(torch.zeros(1))
+    base = torch.optim.SGD([other, *model.parameters()], lr=0.1)
+    optimizer = DenoGrad(base, "identity", model=model, penalties=[Decorrelation(WEIGHT)])
     loss = nll(model, rows())
-    loss.backward(retain_graph=True)
-    loss.backward()
-    assert_close(gradients(model), of_loss(reference, 2 * full_loss(reference, rows())))
+    for _ in range(2):
+        loss.backward(retain_graph=True)
+        assert_close(gradients(model), of_loss(reference, full_loss(reference, rows())))
+        optimizer.zero_grad()
+        other.grad = torch.ones(1)
+        optimizer.step()
 
 
 def test_what_is_not_differentiated_leaves_nothing_behind(pair: Pair) -> None:

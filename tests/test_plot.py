@@ -268,6 +268,8 @@ def test_they_draw_into_a_figure_of_yours(log: AuditLog, answers: Sensitivity) -
 def test_nothing_to_draw(draw: Any) -> None:
     with pytest.raises(InspectionError, match="recording 'mine' is empty"):
         draw({"mine": AuditLog(1)})
+    with pytest.raises(InspectionError, match="runs is a str; give a recording"):
+        draw("mine")
     with pytest.raises(InspectionError, match="no recording"):
         draw({})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
 import pandas as pd
 
 from denograd._callers import callers_level
@@ -114,7 +115,7 @@ def checked_target(target: pd.Series[Any], where: str) -> pd.Series[Any]:
         )
     counts = labels.value_counts()
     if len(counts) < 2:
-        only = f"only the value {counts.index[0]!r}" if len(counts) else "no value at all"
+        only = f"only the value {_plain(counts.index[0])!r}" if len(counts) else "no value at all"
         raise TableError(
             f"{column} has {only}; classification needs two classes or more. "
             "Name another column as target."
@@ -157,3 +158,8 @@ def _looks_measured(labels: pd.Series[Any], distinct: int) -> bool:
 def _is_numeric(values: pd.Series[Any]) -> bool:
     boolean = pd.api.types.is_bool_dtype(values)
     return pd.api.types.is_numeric_dtype(values) and not boolean and values.dtype.kind != "c"
+
+
+def _plain(value: Any) -> Any:
+    """A number of numpy's as Python writes it."""
+    return value.item() if isinstance(value, np.generic) else value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -126,9 +127,9 @@ def plot_curves(
             axes_row[0].set_ylabel(ylabel, fontsize=_FONT)
         for axes in grid[-1]:
             axes.set_xlabel("steps", fontsize=_FONT)
-        _legend(figure, optimizers)
+        below = _legend(figure, optimizers)
         figure.suptitle(dataset, fontsize=_FONT + 4, fontweight="bold")
-        figure.tight_layout(rect=(0, 0.07, 1, 1))
+        figure.tight_layout(rect=(0, below, 1, 1))
         files.append(_save(figure, _free(folder, f"curves_{_file_name(dataset)}", files)))
     return files
 
@@ -209,7 +210,8 @@ def _plot_runs(axes: Axes, results: Sequence[CellResult], colour: str) -> float:
     return float(min(test.max(), 2.0 * test[:, 0].max()))
 
 
-def _legend(figure: Figure, optimizers: Sequence[str]) -> None:
+def _legend(figure: Figure, optimizers: Sequence[str]) -> float:
+    """Make room for a legend below the panels, and draw it; the share of the height it takes."""
     handles = [
         Line2D([], [], color=_colour(number), linewidth=2, label=name)
         for number, name in enumerate(short_names(optimizers).values())
@@ -218,7 +220,14 @@ def _legend(figure: Figure, optimizers: Sequence[str]) -> None:
         Line2D([], [], color="#555555", linewidth=2, label="test (band: all seeds)"),
         Line2D([], [], color="#555555", linewidth=1.3, linestyle=(0, (4, 2)), label="training"),
     ]
-    figure.legend(handles=handles, loc="lower center", ncols=4, fontsize=_FONT - 1, frameon=False)
+    # A narrow picture has room for two entries beside each other.
+    columns = min(len(handles), 4, max(1, int(figure.get_figwidth() / 2.3)))
+    inches = 0.3 * math.ceil(len(handles) / columns) + 0.1
+    figure.set_figheight(figure.get_figheight() + max(0.0, inches - 0.4))
+    figure.legend(
+        handles=handles, loc="lower center", ncols=columns, fontsize=_FONT - 1, frameon=False
+    )
+    return inches / figure.get_figheight()
 
 
 def _ratio_axis(axes: Axes, ratios: Sequence[float]) -> None:

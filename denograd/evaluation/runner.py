@@ -26,6 +26,7 @@ from denograd.evaluation.running import check_backend, finish
 from denograd.evaluation.running_units import cut_units, group_cells
 from denograd.evaluation.summary import summarise, versions
 from denograd.evaluation.train import Cell
+from denograd.evaluation.trained_on import seen_before
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,9 @@ def evaluate(
                 f"{', '.join(f'{name} {value}' for name, value in older.items())}; start in "
                 "another folder if that may matter",
             )
+        told = seen_before(config.optimizers, [table.name for table in tables], tables[0].task)
+        for sentence in told:
+            _note(console, sentence)
         cells = _cells(tables, sizes, config, console)
         todo = [cell for cell in cells if cell not in journal.finished]
         if len(todo) < len(cells):
@@ -167,6 +171,7 @@ def evaluate(
             "reference": config.reference,
             "cells_finished": len(finished),
             "cells_failed": len(journal.errors),
+            "seen_before": told,
         }
         if not finished:
             journal.write_json("summary.json", summary)

@@ -7,8 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
+
+from denograd.data.errors import listing
 
 
 def kind_of(x: Any) -> Callable[[NDArray[np.float64]], Any]:
@@ -102,9 +105,47 @@ def shape_of(value: Any) -> tuple[int, ...]:
     return tuple(value.shape) if hasattr(value, "shape") else np.shape(value)
 
 
+def in_order_of(names: pd.Index[Any], what: str, value: Any) -> Any:
+    """A Series or DataFrame with its features in the order of ``names``; anything else as it is.
+
+    Features that were given no names stay where they are.
+
+    Args:
+        names: of the features, in order.
+        what: beginning of the message of a `ValueError`, if the features are others.
+        value: numbers by feature: the index of a Series, the columns of a DataFrame.
+
+    Example:
+        >>> in_order_of(pd.Index(["a", "b"]), "it", pd.Series({"b": 1, "a": 2})).to_list()
+        [2, 1]
+    """
+    if not isinstance(value, pd.Series | pd.DataFrame):
+        return value
+    own = value.index if isinstance(value, pd.Series) else value.columns
+    if own.equals(names) or isinstance(own, pd.RangeIndex) or isinstance(names, pd.RangeIndex):
+        return value
+    if not (own.is_unique and names.is_unique and set(own) == set(names)):
+        raise ValueError(
+            f"{what} names the features {listing(own, limit=8)}, where they are "
+            f"{listing(names, limit=8)}; give the same ones, in any order"
+        )
+    return value[list(names)]
+
+
+def same_order(name: str, fits: Any) -> Any:
+    """Explanations of fits, those with names in the order of the first one."""
+    if not isinstance(fits, list | tuple) or not fits:
+        return fits
+    first = fits[0]
+    if not isinstance(first, pd.Series | pd.DataFrame):
+        return fits
+    names = first.index if isinstance(first, pd.Series) else first.columns
+    return [in_order_of(names, f"{name}: fit {i}", fit) for i, fit in enumerate(fits)]
+
+
 def as_seeds(name: str, value: Any) -> NDArray[np.float64]:
     """Explanations of several fits, ``(seeds, ..., features)``, two of each at least."""
-    array = as_numbers(name, value)
+    array = as_numbers(name, same_order(name, value))
     if array.ndim < 2:
         raise ValueError(
             f"{name}: it has shape {array.shape}; it must be (seeds, ..., features), a fit in each "

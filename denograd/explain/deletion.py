@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from denograd.explain._checks import as_attributions, as_numbers, class_numbers
+from denograd.explain._checks import as_attributions, as_numbers, class_numbers, in_order_of
 from denograd.explain._frames import Mix, mixing
 
 Predict: TypeAlias = Callable[[Any], Any]
@@ -148,6 +148,8 @@ def _prepared(
     table = isinstance(x, pd.DataFrame)
     remedy = "leave those rows out, or give a DataFrame, which may have gaps"
     rows = x if table else as_numbers("x", x, remedy)
+    if table:
+        attributions = in_order_of(x.columns, "attributions: it", attributions)
     score = as_attributions("attributions", attributions)
     if rows.shape != score.shape:
         raise ValueError(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from denograd.explain._checks import as_numbers, as_seeds, check_count
+from denograd.explain._checks import as_numbers, as_seeds, check_count, same_order
 from denograd.explain.rank_consistency import rank_consistency
 
 
@@ -79,10 +79,10 @@ def label_randomization(
         )
     # The 1 keeps shuffles apart from what `importance` may draw from default_rng(seed).
     orders = [np.random.default_rng([r, 1]).permutation(len(labels)) for r in range(shuffles)]
-    kept, *shuffled = (
-        [_of_one_fit(importance, given.copy(), seed) for seed in range(seeds)]
-        for given in (labels, *(labels[order] for order in orders))
-    )
+    given = [labels, *(labels[order] for order in orders)]
+    raw = [[importance(some.copy(), seed) for seed in range(seeds)] for some in given]
+    ordered = iter(same_order("importance", [found for fits in raw for found in fits]))
+    kept, *shuffled = ([_of_one_fit(next(ordered), seed) for seed in range(seeds)] for _ in given)
     sizes = {len(found) for fits in (kept, *shuffled) for found in fits}
     if len(sizes) > 1:
         raise ValueError(
@@ -130,10 +130,8 @@ def agreement_across(
     return float(np.mean(pairs))
 
 
-def _of_one_fit(
-    importance: Callable[[NDArray[Any], int], ArrayLike], labels: NDArray[Any], seed: int
-) -> NDArray[np.float64]:
-    found = as_numbers("importance", importance(labels, seed))
+def _of_one_fit(given: ArrayLike, seed: int) -> NDArray[np.float64]:
+    found = as_numbers("importance", given)
     if found.ndim != 1:
         raise ValueError(
             f"importance: it gave shape {found.shape} with seed {seed}; it must give (F,), one "

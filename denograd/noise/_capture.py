@@ -8,6 +8,7 @@ parameter's record. A forward pass that is never differentiated leaves nothing b
 
 from __future__ import annotations
 
+import itertools
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,21 +24,25 @@ from denograd.noise._record import GradientRecord
 from denograd.noise._rows import RowGradients, moments_of
 from denograd.noise._rules import NoiseRule, rule_for
 
+_numbers = itertools.count()
+
 PENDING_PASSES = 4
 """Backward passes whose contributions may wait for their parameter at one time."""
 
 
 class _Use(NamedTuple):
-    """One use of a parameter, as a backward pass came by."""
+    """One use of a parameter, as a backward pass came by; its number is that of the call."""
 
+    number: int
     rows: RowGradients
     energy: Tensor
     epsilon: float
 
 
 class _Call(NamedTuple):
-    """One call of a module: what its rule needs later."""
+    """One call of a module, numbered: what its rule needs later."""
 
+    number: int
     module: nn.Module
     rule: NoiseRule
     inputs: tuple[Any, ...]
@@ -177,7 +182,8 @@ class NoiseCapture:
         inputs = tuple(
             x.detach() if isinstance(x, Tensor) else x for x in (*args, *kwargs.values())
         )
-        site = _Call(module, rule, inputs, self._batches[-1] if self._batches else None)
+        batch = self._batches[-1] if self._batches else None
+        site = _Call(next(_numbers), module, rule, inputs, batch)
         tensor.register_hook(WeakHook(self, "_at_output", site))
 
     def _at_output(self, site: _Call, gradient: Tensor) -> None:
@@ -195,7 +201,7 @@ class NoiseCapture:
                 continue
             if site.batch is not None and rows.rows != site.batch:
                 continue
-            uses.setdefault(id(parameter), []).append(_Use(rows, energy, epsilon))
+            uses.setdefault(id(parameter), []).append(_Use(site.number, rows, energy, epsilon))
 
     def _current_pass(self) -> dict[int, list[_Use]]:
         """Uses met in the backward pass that is running, by the parameter's id."""
@@ -253,7 +259,8 @@ class NoiseCapture:
                 epsilon = max(use.epsilon for use in uses)
                 epsilon = max(epsilon, torch.finfo(gradient.dtype).eps)
                 rows = uses[0].rows.rows
-                record.add_rows(moments, rows, energy, epsilon, gradient.detach())
+                numbers = [use.number for use in uses]
+                record.add_rows(moments, rows, energy, epsilon, gradient.detach(), numbers)
         entry.record, entry.mark = record, _mark(gradient)
 
 

@@ -38,5 +38,13 @@ class WeakHook:
             return None
         return getattr(owner, self._method)(*self._first, *args)
 
+    @property
+    def __name__(self) -> str:
+        # torch.jit.script asks for it, and could compile no hook.
+        raise AttributeError(
+            "hooks of denograd.DenoGrad cannot be scripted; call optimizer.detach_capture() and "
+            "optimizer.detach_penalties() before torch.jit.script"
+        )
+
     def __reduce__(self) -> tuple[type[WeakHook], tuple[()]]:
         return (WeakHook, ())

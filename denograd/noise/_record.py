@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor
 
@@ -33,7 +35,7 @@ class GradientRecord:
             the first backward call; None for no doubt.
 
     Attributes:
-        rows: rows seen in backward calls that rules cover.
+        rows: rows seen in backward calls that rules cover, each counted once.
         calls: backward calls that no rule covers.
         squares: ``sum c^2``, of the parameter's shape; None before there is any.
         total: ``sum c``.
@@ -44,6 +46,7 @@ class GradientRecord:
     def __init__(self, valid: Tensor | None = None) -> None:
         self.valid = valid
         self.rows = self.calls = 0
+        self._uses: set[int] = set()
         self.squares: Tensor | None = None
         self.total: Tensor | None = None
         self.floor: Tensor | None = None
@@ -61,8 +64,12 @@ class GradientRecord:
         energy: Tensor,
         epsilon: float,
         gradient: Tensor,
+        uses: Collection[int] = (),
     ) -> None:
         """Take in one backward call that rules cover.
+
+        A second one through the same forward pass adds to the contributions of rows that were
+        told already. They have been summed by then, so what they are now is not known.
 
         Args:
             moments: ``sum_i c_i^2`` and ``sum_i c_i`` of this call.
@@ -70,7 +77,12 @@ class GradientRecord:
             energy: 0-dim, sum of the squared output gradients that went into the sums.
             epsilon: precision in which the gradient was computed.
             gradient: ``p.grad`` after this call.
+            uses: numbers of the uses of the parameter in the forward pass.
         """
+        if not self._uses.isdisjoint(uses):
+            self.valid = torch.zeros((), dtype=torch.bool, device=gradient.device)
+            return
+        self._uses.update(uses)
         floor = energy * CANCELLED**2
         if self.squares is None or self.total is None or self.floor is None:
             (self.squares, self.total), self.floor = moments, floor

@@ -8,7 +8,8 @@ weight * penalty``, and the training loop stays as it is:
   differentiated leaves nothing behind but the penalty's ``value``.
 - Every such pass adds its own penalty. If gradients are accumulated over several batches they
   are those of ``sum_i (loss_i + weight * penalty_i)``; if each loss is divided by the number
-  of batches, divide the weight too.
+  of batches, divide the weight too. Two losses of one forward pass that go backward one after
+  the other have one penalty together, as their sum has.
 - `torch.autograd.grad` never sees penalties, so saliency maps and gradient penalties are
   those of the model; ``backward(create_graph=True)`` is an error.
 - With a `torch.amp.GradScaler`, make the penalty with ``scaler=scaler``. A scaler that steps

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from torch.autograd.graph import get_gradient_edge
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from denograd._callers import callers_level
 from denograd.noise._hooks import WeakHook
 from denograd.penalties._base import Penalty
 from denograd.penalties._sites import Site
@@ -38,11 +39,17 @@ class _Watched:
     warned: bool = False
 
 
-class _Addition(NamedTuple):
-    """What one forward pass adds to the backward pass: ``weight dr/da``, 0 if not finite."""
+@dataclass(eq=False)
+class _Addition:
+    """What one forward pass adds to the backward pass: ``weight dr/da``, 0 if not finite.
+
+    Two losses of one forward pass may go back through it one after the other; the penalty is part
+    of their sum once.
+    """
 
     gradient: Tensor
     fine: Tensor
+    added_before_step: int | None = None
 
 
 class PenaltyWatch:
@@ -64,6 +71,7 @@ class PenaltyWatch:
     def __init__(self, penalties: Sequence[Penalty], model: nn.Module, base: Optimizer) -> None:
         self._penalties, self.model, self._base = tuple(penalties), model, base
         self._through_scaler = False
+        self._steps = 0
         self._handles: list[RemovableHandle] = []
         self.check_groups()
         found = [(penalty, penalty.find(model)) for penalty in self._penalties]
@@ -127,6 +135,7 @@ class PenaltyWatch:
             RuntimeError: a penalty has a scaler, but no scaler steps.
         """
         scaled, self._through_scaler = self._through_scaler, False
+        self._steps += 1
         for penalty in self._penalties:
             scaler = penalty.scaler
             if scaler is not None and scaler.is_enabled() and not scaled:
@@ -145,7 +154,7 @@ class PenaltyWatch:
                     "not depend on what it gave. Leave it out of the penalty's modules, or call "
                     "it in the forward pass",
                     UserWarning,
-                    stacklevel=2,
+                    stacklevel=callers_level(),
                 )
             watched.came_by = False
 
@@ -212,6 +221,9 @@ class PenaltyWatch:
                 "for inner derivatives, or put the penalty into the loss yourself"
             )
         watched.came_by = True
+        if addition.added_before_step == self._steps:
+            return None
+        addition.added_before_step = self._steps
         penalty._count_dropped(addition.fine)
         extra = addition.gradient
         if penalty.scaler is not None:

@@ -46,6 +46,11 @@ def table_of(runs: Runs) -> Table:
         InspectionError: there is none, or one is empty.
     """
     named = {"": runs} if isinstance(runs, AuditLog) else runs
+    if not isinstance(named, Mapping):
+        raise InspectionError(
+            f"runs is a {type(runs).__name__}; give a recording (optimizer.recording), or a "
+            "dictionary of recordings by name"
+        )
     frames, coefficients = [], dict[str, None]()
     for name, found in named.items():
         for log in [found] if isinstance(found, AuditLog) else found:

@@ -150,14 +150,14 @@ def first_verdicts(found: Sequence[Verdict]) -> int:
 
 
 def caveats(summary: Mapping[str, Any]) -> list[str]:
-    """What to bear in mind with any verdict: runs that are missing, and few seeds.
+    """What to bear in mind with any verdict: what denoisers saw, missing runs, and few seeds.
 
     Example:
         >>> caveats({"cells_failed": 1, "cases": [{"seeds": 3}]})
         ['1 run failed with an error and is missing here.',
          'Only 3 seeds in some cases; ten or more would be steadier.']
     """
-    found, failed = [], summary.get("cells_failed") or 0
+    found, failed = list(summary.get("seen_before", ())), summary.get("cells_failed") or 0
     if failed:
         verb = "is" if failed == 1 else "are"
         found.append(f"{counted(failed, 'run')} failed with an error and {verb} missing here.")
