@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-_BETWEEN = ("denograd", "torch", "sklearn", "contextlib", "functools")
+_BETWEEN = ("denograd", "torch", "sklearn", "joblib", "contextlib", "functools")
 
 
 def callers_level() -> int:

@@ -38,6 +38,12 @@ def check_base(base: object) -> Optimizer:
     return base
 
 
+def knows_none(base: Optimizer) -> bool:
+    """Whether the base's `zero_grad` takes ``set_to_none``; one of the user's own may not."""
+    taken = inspect.signature(base.zero_grad).parameters
+    return "set_to_none" in taken or any(p.kind is p.VAR_KEYWORD for p in taken.values())
+
+
 def check_count(name: str, value: object) -> int | None:
     """Return an optional count of at least 1, or raise `ValueError`."""
     if value is None:

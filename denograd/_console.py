@@ -100,6 +100,6 @@ def clear_errors(*more: type[Exception]) -> Iterator[None]:
         fail(str(error), code=2)
     except KeyboardInterrupt as error:
         fail(
-            str(error) or "interrupted; what is finished is on disk, and the same command goes on",
+            str(error) or "interrupted; what is finished is on disk",
             code=130,
         )

@@ -20,6 +20,7 @@ from denograd._checks import (
     check_model,
     check_parameters,
     check_penalties,
+    knows_none,
     parameter_names,
 )
 from denograd._engine import Engine, Run, Work, gradients
@@ -134,6 +135,7 @@ class DenoGrad(Optimizer):
         self._patch_step_function()
         self._capture: NoiseCapture | None = None
         self._other_terms = OtherTerms()
+        self._says_none = knows_none(self.base)
         self._watch: PenaltyWatch | None = None
 
     # What belongs to the base.
@@ -158,8 +160,7 @@ class DenoGrad(Optimizer):
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Reset the gradients of all parameters, as the base does."""
-        # A base of the user's own may know no argument.
-        self.base.zero_grad(**({} if set_to_none else {"set_to_none": False}))
+        self.base.zero_grad(**({"set_to_none": set_to_none} if self._says_none else {}))
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group to the base; ``denoise=False`` in it leaves it to the base alone."""

@@ -162,8 +162,12 @@ def run_meta_training(
         )
     if trainer.progress.step == trainer.began_at:
         console.print(
-            f"Nothing was left to do: the run in {out} has had {trainer.began_at} meta-steps; for "
-            "more, raise --steps or --minutes",
+            f"Nothing was left to do: the run in {out} has had {trainer.began_at} meta-steps; "
+            + (
+                "meta-validation found nothing better for as long as --patience lasts"
+                if trainer.stopped_early()
+                else "for more, raise --steps or --minutes"
+            ),
             style="yellow",
         )
     console.print(

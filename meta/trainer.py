@@ -181,7 +181,7 @@ class MetaTrainer:
             "config": {**asdict(self.config), "steps": None, "minutes": None},
             "distribution": asdict(self.distribution),
             "loss": asdict(self.loss),
-            "card": {k: v for k, v in self.card.items() if k != "command"},
+            "card": {k: v for k, v in self.card.items() if k not in ("command", "task")},
             "data": self.family.fingerprint(),
             "validation": self.validation.fingerprint() if self.validation else None,
         }

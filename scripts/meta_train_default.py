@@ -113,6 +113,8 @@ def main() -> None:
         help="leave a part of the denoiser out",
     )
     arguments = parser.parse_args()
+    if set(arguments.kinds) == {COLUMNS}:
+        parser.error(f"--kinds {COLUMNS} goes with others, whose own targets are learned, too")
     torch.set_num_threads(1)
     if arguments.measured:
         train, validate = (
@@ -131,6 +133,9 @@ def main() -> None:
         more = tables_of_columns(arguments.data, "meta_train")
         thirds = (PriorFamily(), tables, TableFamily(more, wrong_labels=(often, most)))
         family = MixedFamily([(part, 1 / 3) for part in thirds])
+        sources = {table.name.split(", ")[0] for table in more} - {table.name for table in train}
+    else:
+        sources = set()
     ablation: str | None = arguments.ablate
     distribution = EpisodeDistribution(
         models=tuple(arguments.models),
@@ -175,7 +180,7 @@ def main() -> None:
             "task": "regression" if arguments.measured else "classification",
             "command": shlex.join(["python", *sys.argv]).replace(" --resume", ""),
             "data_sets": {
-                "meta_train": ["synthetic prior", *(t.name for t in train)],
+                "meta_train": ["synthetic prior", *(t.name for t in train), *sorted(sources)],
                 "meta_validation": [t.name for t in validate],
                 "left_out": sorted(SHOWN_BY_DEMO),
             },

@@ -239,18 +239,22 @@ def test_numbers_beside_words_are_told_of() -> None:
             "dose": [*numbers, "none", "none", "none", "trace"],
             "grade": [str(i % 12) for i in range(39)] + ["?"],
             "code": [str(i % 3) for i in range(40)],
+            "zip": [f"{i % 13:05}" for i in range(40)],
+            "account": [str(7 * i) for i in range(40)],
         }
     )
     with pytest.warns(TableWarning) as caught:
         plan = plan_columns(Table("t", frame, pd.Series([0, 1] * 20)))
     told = sorted(str(w.message) for w in caught)
     assert told == [
+        "t: column 'account' is left out: 40 distinct texts in 40 rows, an identifier or free "
+        "text; give it fewer, larger categories",
         "t: column 'dose' is left out: 36 of 40 texts are numbers, others 'none', 'trace'; turn it "
         "into numbers, others into gaps",
         "t: column 'grade' counts as categories: 39 of 40 texts are numbers, others '?'; turn it "
         "into numbers, others into gaps",
     ]
-    assert plan.category == ("grade", "code")
+    assert plan.category == ("grade", "code", "zip")
 
 
 def test_a_table_without_a_usable_column_is_refused() -> None:

@@ -465,7 +465,7 @@ def test_a_data_frame_stays_one_on_its_way_to_the_model() -> None:
     )
     np.testing.assert_array_equal(named.value, plain.value)
     expected = explain.max_sensitivity(lambda rows, target=None: rows**2, x.to_numpy())
-    np.testing.np.testing.assert_allclose(explain.max_sensitivity(explainer, x), expected)
+    np.testing.assert_allclose(explain.max_sensitivity(explainer, x), expected)
 
 
 def test_numbers_with_names_are_put_in_one_order() -> None:
@@ -482,6 +482,25 @@ def test_numbers_with_names_are_put_in_one_order() -> None:
     assert found.consistency == explain.rank_consistency(plain)
     with pytest.raises(ValueError, match=r"importances: fit 1 names the features 'a', 'b', 'e'"):
         explain.rank_consistency([fits[0], pd.Series([1.0, 2, 3], index=list("abe"))])
+
+
+def test_numbers_that_pandas_names_itself_are_names_once_they_are_moved() -> None:
+    fits = [pd.Series([1.0, 2, 3]), pd.Series([3.0, 1, 2])]
+    moved = [fit.sort_values(ascending=False) for fit in fits]
+    assert explain.rank_consistency(moved) == explain.rank_consistency(fits)
+    unnamed = [fits[0].set_axis(list("abc")), fits[1]]
+    assert explain.rank_consistency(unnamed) == explain.rank_consistency(fits)
+    other = [fit[::-1] for fit in fits]
+    assert explain.agreement_across(fits, other) == explain.agreement_across(fits, fits)
+
+
+def test_masks_are_of_the_columns_that_they_name() -> None:
+    rng = np.random.default_rng(0)
+    said = pd.DataFrame(rng.random((4, 3)), columns=list("abc"))
+    mask = pd.DataFrame([[True, False, False]] * 4, columns=list("abc"))
+    for measure in (explain.relevance_mass, explain.relevance_rank, explain.pointing_game):
+        expected = measure(said.to_numpy(), mask.to_numpy())
+        np.testing.assert_allclose(measure(said[["c", "b", "a"]], mask), expected)
 
 
 def test_attributions_are_of_the_columns_that_they_name() -> None:

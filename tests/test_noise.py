@@ -299,6 +299,17 @@ class Functional(nn.Module):
         return F.linear(torch.tanh(self.layer(x)), self.layer.weight)
 
 
+class Both(nn.Module):
+    """Calls one layer twice, and keeps what it gave apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.layer(x), self.layer(x + 1)
+
+
 @pytest.mark.parametrize(("make", "data"), [(Twice, floats(4)), (Tied, indices(3))])
 def test_uses_of_a_parameter_are_added_before_they_are_squared(
     make: Callable[[], nn.Module], data: Callable[[], Tensor]
@@ -608,6 +619,23 @@ def test_two_losses_of_one_forward_pass_make_the_noise_unknown() -> None:
         assert [known for _, known in noise(capture, parameters)] == [1.0, 1.0]
         capture.clear()
         layer.zero_grad()
+
+
+def test_rows_that_a_layer_sees_twice_in_a_pass_are_told_of_in_one_backward_alone() -> None:
+    model = Both().double()
+    capture = NoiseCapture(model.parameters(), model)
+    for apart in (True, False):
+        first, second = (row_losses(outputs).sum() for outputs in model(floats(4)()))
+        if apart:
+            first.backward()
+            second.backward()
+        else:
+            (first + second).backward()
+        known = [known for _, known in noise(capture, list(model.parameters()))]
+        assert known == ([0.0, 0.0] if apart else [1.0, 1.0])
+        assert capture.rows == B
+        capture.clear()
+        model.zero_grad()
 
 
 def test_rules_in_some_backward_calls_only_make_the_noise_unknown() -> None:

@@ -1064,6 +1064,30 @@ def test_a_lazy_module_is_refused_with_what_to_do() -> None:
         DenoGrad(base, model=lazy)
 
 
+def test_gradients_that_are_no_numbers_are_another_matter() -> None:
+    model = nn.Linear(6, 1)
+    optimizer = DenoGrad(torch.optim.SGD(model.parameters(), lr=0.0), model=model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(12):
+            optimizer.zero_grad()
+            (model(torch.randn(4, 6)).mean() * torch.nan).backward()
+            optimizer.step()
+
+
+@pytest.mark.parametrize("to_none", [True, False])
+def test_a_base_with_another_default_of_zero_grad(to_none: bool) -> None:
+    class Zeroing(torch.optim.SGD):
+        def zero_grad(self, set_to_none: bool = False) -> None:
+            super().zero_grad(set_to_none)
+
+    model = nn.Linear(3, 1)
+    optimizer = DenoGrad(Zeroing(model.parameters(), lr=0.1), "identity")
+    model(torch.ones(2, 3)).sum().backward()
+    optimizer.zero_grad(set_to_none=to_none)
+    assert (model.weight.grad is None) == to_none
+
+
 def test_a_base_whose_zero_grad_takes_nothing() -> None:
     class Old(torch.optim.SGD):
         def zero_grad(self) -> None:  # type: ignore[override]

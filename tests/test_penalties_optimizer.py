@@ -158,20 +158,23 @@ def test_two_losses_of_one_forward_pass_have_one_penalty(pair: Pair) -> None:
         optimizer.zero_grad()
 
 
-def test_a_graph_that_serves_two_steps_has_its_penalty_in_both() -> None:
-    """As of a module whose own parameters another optimizer does not change in between."""
-    model = mlp()
-    reference = copy.deepcopy(model)
-    other = nn.Parameter(torch.zeros(1))
-    base = torch.optim.SGD([other, *model.parameters()], lr=0.1)
-    optimizer = DenoGrad(base, "identity", model=model, penalties=[Decorrelation(WEIGHT)])
+@pytest.mark.parametrize("to_none", [True, False])
+def test_a_gradient_that_is_reset_gets_the_penalty_anew(pair: Pair, to_none: bool) -> None:
+    """As where a generator's outputs first teach the other model, then itself."""
+    model, reference, optimizer = pair
     loss = nll(model, rows())
     for _ in range(2):
         loss.backward(retain_graph=True)
         assert_close(gradients(model), of_loss(reference, full_loss(reference, rows())))
-        optimizer.zero_grad()
-        other.grad = torch.ones(1)
-        optimizer.step()
+        optimizer.zero_grad(set_to_none=to_none)
+
+
+def test_parameters_that_are_reached_one_after_the_other_all_get_the_penalty(pair: Pair) -> None:
+    model, reference, _optimizer = pair
+    loss = nll(model, rows())
+    for parameter in model.parameters():
+        loss.backward(inputs=[parameter], retain_graph=True)
+    assert_close(gradients(model), of_loss(reference, full_loss(reference, rows())))
 
 
 def test_what_is_not_differentiated_leaves_nothing_behind(pair: Pair) -> None:

@@ -191,11 +191,11 @@ def unusable_text(values: pd.Series[Any]) -> str | None:
 def numbers_as_text(values: pd.Series[Any]) -> str | None:
     """What to do about a column of text most of which are numbers, or None.
 
-    A few numbers may be codes: more than ten different ones are not. What is typed as a category
-    is one.
+    A few numbers may be codes: more than ten different ones are not, unless they begin with a 0 or
+    are whole and all different, like identifiers. What is typed as a category is one.
 
     Example:
-        >>> print(numbers_as_text(pd.Series([str(i) for i in range(40)] + ["unknown"])))
+        >>> print(numbers_as_text(pd.Series([str(i / 2) for i in range(40)] + ["unknown"])))
         40 of 41 texts are numbers, others 'unknown'; turn it into numbers, others into gaps
         >>> numbers_as_text(pd.Series(["1", "2", "3", "2"])) is None
         True
@@ -205,6 +205,9 @@ def numbers_as_text(values: pd.Series[Any]) -> str | None:
     texts = values[values.map(lambda value: isinstance(value, str))]
     read = pd.to_numeric(texts, errors="coerce")
     if read.nunique() <= _FEW_CODES or read.notna().sum() < _MOSTLY * values.notna().sum():
+        return None
+    whole = read.dropna()
+    if texts.str.fullmatch(r"-?0\d+").any() or (whole.is_unique and (whole % 1 == 0).all()):
         return None
     others = texts[read.isna()].unique()
     told = f", others {listing(others, limit=3)}" if len(others) else ""

@@ -293,7 +293,10 @@ def _warned_of(values: pd.Series[Any], column: str) -> bool:
     identifier = unusable_text(values) if values.notna().sum() >= _FEW_ROWS else None
     written = numbers_as_text(values)
     if written is not None:
-        told = f"counts as categories: {written} (pandas.to_numeric)"
+        told = (
+            f"counts as categories: {written} (pandas.to_numeric), or into pandas' type category, "
+            "if they are codes"
+        )
     elif identifier is not None:
         told = (
             f"has {identifier}. What it says of the training rows it cannot say of others: leave "

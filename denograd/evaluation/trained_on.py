@@ -42,7 +42,8 @@ def seen_before(optimizers: Sequence[str], tables: Sequence[str], task: str) -> 
                 f"{spec!r} was meta-trained for {_TARGETS[own]}, and the targets here are "
                 f"{_TARGETS[task]}."
             )
-        data_sets = training.get("data_sets", {})
+        data_sets = training.get("data_sets")
+        data_sets = data_sets if isinstance(data_sets, dict) else {}
         for part, what in (("meta_train", "meta-trained"), ("meta_validation", "chosen")):
             known = data_sets.get(part, ())
             both = [table for table in tables if any(_same(table, name) for name in known)]

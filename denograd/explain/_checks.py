@@ -55,13 +55,18 @@ def as_attributions(name: str, value: Any) -> NDArray[np.float64]:
     return array.reshape(len(array), -1)
 
 
-def as_mask(mask: Any, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+def as_mask(
+    mask: Any, shape: tuple[int, ...], names: pd.Index[Any] | None = None
+) -> NDArray[np.bool_]:
     """A mask of the features that matter as ``(rows, features)``.
 
     Args:
         mask: boolean, of the attributions' own ``shape``, or of one row's.
         shape: of the attributions before they were flattened.
+        names: of the features, if the attributions have some; a mask's own are put in order.
     """
+    if names is not None:
+        mask = in_order_of(names, "mask: it", mask)
     if isinstance(mask, torch.Tensor):
         mask = mask.detach().cpu().numpy()
     array = np.asarray(mask)
@@ -108,7 +113,7 @@ def shape_of(value: Any) -> tuple[int, ...]:
 def in_order_of(names: pd.Index[Any], what: str, value: Any) -> Any:
     """A Series or DataFrame with its features in the order of ``names``; anything else as it is.
 
-    Features that were given no names stay where they are.
+    Features that were given no names, which pandas then numbers, stay where they are.
 
     Args:
         names: of the features, in order.
@@ -119,27 +124,31 @@ def in_order_of(names: pd.Index[Any], what: str, value: Any) -> Any:
         >>> in_order_of(pd.Index(["a", "b"]), "it", pd.Series({"b": 1, "a": 2})).to_list()
         [2, 1]
     """
-    if not isinstance(value, pd.Series | pd.DataFrame):
-        return value
-    own = value.index if isinstance(value, pd.Series) else value.columns
-    if own.equals(names) or isinstance(own, pd.RangeIndex) or isinstance(names, pd.RangeIndex):
+    own = names_in(value)
+    if own is None or own.equals(names):
         return value
     if not (own.is_unique and names.is_unique and set(own) == set(names)):
+        if own.equals(pd.RangeIndex(len(own))) or names.equals(pd.RangeIndex(len(names))):
+            return value
         raise ValueError(
             f"{what} names the features {listing(own, limit=8)}, where they are "
             f"{listing(names, limit=8)}; give the same ones, in any order"
         )
-    return value[list(names)]
+    return value.loc[list(names)] if isinstance(value, pd.Series) else value[list(names)]
+
+
+def names_in(value: Any) -> pd.Index[Any] | None:
+    """The features' names, if what tells of them is pandas'."""
+    if isinstance(value, pd.DataFrame):
+        return value.columns
+    return value.index if isinstance(value, pd.Series) else None
 
 
 def same_order(name: str, fits: Any) -> Any:
     """Explanations of fits, those with names in the order of the first one."""
-    if not isinstance(fits, list | tuple) or not fits:
+    names = names_in(fits[0]) if isinstance(fits, list | tuple) and fits else None
+    if names is None:
         return fits
-    first = fits[0]
-    if not isinstance(first, pd.Series | pd.DataFrame):
-        return fits
-    names = first.index if isinstance(first, pd.Series) else first.columns
     return [in_order_of(names, f"{name}: fit {i}", fit) for i, fit in enumerate(fits)]
 
 

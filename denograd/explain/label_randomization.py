@@ -7,9 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from denograd.explain._checks import as_numbers, as_seeds, check_count, same_order
+from denograd.explain._checks import (
+    as_numbers,
+    as_seeds,
+    check_count,
+    in_order_of,
+    names_in,
+    same_order,
+)
 from denograd.explain.rank_consistency import rank_consistency
 
 
@@ -79,10 +87,19 @@ def label_randomization(
         )
     # The 1 keeps shuffles apart from what `importance` may draw from default_rng(seed).
     orders = [np.random.default_rng([r, 1]).permutation(len(labels)) for r in range(shuffles)]
-    given = [labels, *(labels[order] for order in orders)]
-    raw = [[importance(some.copy(), seed) for seed in range(seeds)] for some in given]
-    ordered = iter(same_order("importance", [found for fits in raw for found in fits]))
-    kept, *shuffled = ([_of_one_fit(next(ordered), seed) for seed in range(seeds)] for _ in given)
+    names: pd.Index[Any] | None = None
+
+    def fit(given: NDArray[Any], seed: int) -> NDArray[np.float64]:
+        nonlocal names
+        found = importance(given.copy(), seed)
+        names = names_in(found) if names is None else names
+        ordered = found if names is None else in_order_of(names, "importance: it", found)
+        return _of_one_fit(ordered, seed)
+
+    kept, *shuffled = (
+        [fit(given, seed) for seed in range(seeds)]
+        for given in (labels, *(labels[order] for order in orders))
+    )
     sizes = {len(found) for fits in (kept, *shuffled) for found in fits}
     if len(sizes) > 1:
         raise ValueError(
@@ -115,6 +132,9 @@ def agreement_across(
         >>> round(agreement_across([[3, 2, 1], [3, 2, 1]], [[1, 2, 3], [1, 2, 3]]), 6)
         -1.0
     """
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        together = same_order("one and other", [*one, *other])
+        one, other = together[: len(one)], together[len(one) :]
     first, second = as_seeds("one", one), as_seeds("other", other)
     if first.shape != second.shape:
         raise ValueError(

@@ -31,7 +31,7 @@ PENDING_PASSES = 4
 
 
 class _Use(NamedTuple):
-    """One use of a parameter, as a backward pass came by; its number is that of the call."""
+    """One use of a parameter, as a backward pass came by, with the number of the forward pass."""
 
     number: int
     rows: RowGradients
@@ -40,7 +40,7 @@ class _Use(NamedTuple):
 
 
 class _Call(NamedTuple):
-    """One call of a module, numbered: what its rule needs later."""
+    """One call of a module in a forward pass, which has a number: what its rule needs later."""
 
     number: int
     module: nn.Module
@@ -89,7 +89,7 @@ class NoiseCapture:
     def __init__(self, parameters: Iterable[Tensor], model: nn.Module | None = None) -> None:
         self._entries: dict[int, _Entry] = {}
         self._passes: dict[int, dict[int, list[_Use]]] = {}
-        self._batches: list[int | None] = []
+        self._running: list[tuple[int, int | None]] = []
         self._handles: list[RemovableHandle] = []
         weakref.finalize(self, _remove_all, self._handles)
         self.watch(parameters)
@@ -154,11 +154,11 @@ class NoiseCapture:
         self._handles.append(tensor.register_post_accumulate_grad_hook(after))
 
     def _before_model(self, model: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
-        self._batches.append(_batch_size((*args, *kwargs.values())))
+        self._running.append((next(_numbers), _batch_size((*args, *kwargs.values()))))
 
     def _after_model(self, model: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        if self._batches:
-            self._batches.pop()
+        if self._running:
+            self._running.pop()
 
     def _after_module(
         self,
@@ -182,8 +182,8 @@ class NoiseCapture:
         inputs = tuple(
             x.detach() if isinstance(x, Tensor) else x for x in (*args, *kwargs.values())
         )
-        batch = self._batches[-1] if self._batches else None
-        site = _Call(next(_numbers), module, rule, inputs, batch)
+        number, batch = self._running[-1] if self._running else (next(_numbers), None)
+        site = _Call(number, module, rule, inputs, batch)
         tensor.register_hook(WeakHook(self, "_at_output", site))
 
     def _at_output(self, site: _Call, gradient: Tensor) -> None:

@@ -46,7 +46,7 @@ class GradientRecord:
     def __init__(self, valid: Tensor | None = None) -> None:
         self.valid = valid
         self.rows = self.calls = 0
-        self._uses: set[int] = set()
+        self._passes: set[int] = set()
         self.squares: Tensor | None = None
         self.total: Tensor | None = None
         self.floor: Tensor | None = None
@@ -64,7 +64,7 @@ class GradientRecord:
         energy: Tensor,
         epsilon: float,
         gradient: Tensor,
-        uses: Collection[int] = (),
+        passes: Collection[int] = (),
     ) -> None:
         """Take in one backward call that rules cover.
 
@@ -77,12 +77,12 @@ class GradientRecord:
             energy: 0-dim, sum of the squared output gradients that went into the sums.
             epsilon: precision in which the gradient was computed.
             gradient: ``p.grad`` after this call.
-            uses: numbers of the uses of the parameter in the forward pass.
+            passes: numbers of the forward passes that used the parameter.
         """
-        if not self._uses.isdisjoint(uses):
+        if not self._passes.isdisjoint(passes):
             self.valid = torch.zeros((), dtype=torch.bool, device=gradient.device)
             return
-        self._uses.update(uses)
+        self._passes.update(passes)
         floor = energy * CANCELLED**2
         if self.squares is None or self.total is None or self.floor is None:
             (self.squares, self.total), self.floor = moments, floor

@@ -16,7 +16,8 @@ class Unmeasured(NamedTuple):
 
     Attributes:
         odd: parameters whose gradients are not what their rows add up to.
-        everywhere: whether the noise was measured in no layer at all.
+        everywhere: whether the noise was measured in no layer at all, of gradients that were
+            finite.
     """
 
     odd: list[Tensor]
@@ -38,7 +39,8 @@ class OtherTerms:
     def __init__(self) -> None:
         self._seen = 0
         self._odd: dict[Tensor, Tensor] = {}
-        self._known: dict[torch.device, Tensor] = {}
+        # By device: how often noise was measured, and in how many steps gradients were finite.
+        self._found: dict[torch.device, Tensor] = {}
 
     @property
     def done(self) -> bool:
@@ -60,9 +62,9 @@ class OtherTerms:
             records: what was captured of each.
             known: ``(L,)``, 1 where the noise was measured after all.
         """
-        measured_here = known.sum()
-        before = self._known.get(known.device)
-        self._known[known.device] = measured_here if before is None else before + measured_here
+        here = torch.stack((known.sum(), _are_finite(gradients, known)))
+        before = self._found.get(known.device)
+        self._found[known.device] = here if before is None else before + here
         everything = zip(parameters, gradients, records, known.unbind(), strict=True)
         for parameter, gradient, record, measured in everything:
             if record is None or record.rows < 2 or record.squares is None:
@@ -77,10 +79,15 @@ class OtherTerms:
         if not self.done:
             return None
         odd = [parameter for parameter, count in self._odd.items() if int(count) > 1]
-        somewhere = any(bool(count > 0) for count in self._known.values())
+        known, finite = (sum(float(counts[i]) for counts in self._found.values()) for i in range(2))
         self._odd.clear()
-        self._known.clear()
-        return Unmeasured(odd, not somewhere)
+        self._found.clear()
+        return Unmeasured(odd, known == 0 and finite > 0)
+
+
+def _are_finite(gradients: Sequence[Tensor], like: Tensor) -> Tensor:
+    """1 if all gradients are finite, else 0."""
+    return torch.stack([g.isfinite().all() for g in gradients]).all().to(like.dtype)
 
 
 def told_of_odd(names: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import get_gradient_edge
+from torch.autograd.graph import Node, get_gradient_edge
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
@@ -44,12 +44,13 @@ class _Addition:
     """What one forward pass adds to the backward pass: ``weight dr/da``, 0 if not finite.
 
     Two losses of one forward pass may go back through it one after the other; the penalty is part
-    of their sum once.
+    of their sum once. ``source`` is what the forward pass made ``a`` with.
     """
 
     gradient: Tensor
     fine: Tensor
-    added_before_step: int | None = None
+    source: Node | None
+    added: bool = False
 
 
 class PenaltyWatch:
@@ -71,7 +72,6 @@ class PenaltyWatch:
     def __init__(self, penalties: Sequence[Penalty], model: nn.Module, base: Optimizer) -> None:
         self._penalties, self.model, self._base = tuple(penalties), model, base
         self._through_scaler = False
-        self._steps = 0
         self._handles: list[RemovableHandle] = []
         self.check_groups()
         found = [(penalty, penalty.find(model)) for penalty in self._penalties]
@@ -135,7 +135,6 @@ class PenaltyWatch:
             RuntimeError: a penalty has a scaler, but no scaler steps.
         """
         scaled, self._through_scaler = self._through_scaler, False
-        self._steps += 1
         for penalty in self._penalties:
             scaler = penalty.scaler
             if scaler is not None and scaler.is_enabled() and not scaled:
@@ -202,7 +201,7 @@ class PenaltyWatch:
             (gradient,) = torch.autograd.grad(value, a)
         gradient = weight * gradient
         fine = value.detach().isfinite() & gradient.to(tensor.dtype).isfinite().all()
-        addition = _Addition(torch.where(fine, gradient, 0.0), fine)
+        addition = _Addition(torch.where(fine, gradient, 0.0), fine, tensor.grad_fn)
         # Not a view of it: what comes next may change it in place.
         handed_on: Any = tensor.clone()
         handed_on.register_hook(WeakHook(self, "_add", watched, addition))
@@ -221,14 +220,28 @@ class PenaltyWatch:
                 "for inner derivatives, or put the penalty into the loss yourself"
             )
         watched.came_by = True
-        if addition.added_before_step == self._steps:
+        if addition.added and self._is_still_there(addition):
             return None
-        addition.added_before_step = self._steps
+        addition.added = True
         penalty._count_dropped(addition.fine)
         extra = addition.gradient
         if penalty.scaler is not None:
             extra = extra * penalty.scaler.scale(torch.ones((), device=extra.device))
         return flowing + extra.to(flowing.dtype)
+
+    def _is_still_there(self, addition: _Addition) -> bool:
+        """Whether gradients that this pass adds to hold what an earlier one added.
+
+        Not those that were reset in between, nor those of parameters that it did not reach.
+        """
+        own = {id(p) for group in self._base.param_groups for p in group["params"]}
+        for parameter in _leaves(addition.source):
+            if id(parameter) not in own or parameter.grad is None:
+                continue
+            node = get_gradient_edge(parameter).node
+            if torch._C._will_engine_execute_node(node) and bool((parameter.grad != 0).any()):
+                return True
+        return False
 
     def _reaches_parameters(self) -> bool:
         """Whether the backward pass that runs adds to ``p.grad`` of the optimizer's parameters."""
@@ -246,6 +259,19 @@ class PenaltyWatch:
 
     def __del__(self) -> None:
         self.detach()
+
+
+def _leaves(node: Node | None) -> Iterator[Tensor]:
+    """The parameters that a graph begins with."""
+    seen, waiting = set[Node](), [node]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            yield node.variable
+        waiting += [further for further, _ in node.next_functions]
 
 
 def _place(site: Site) -> str:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from denograd._callers import callers_level
 from denograd.penalties._base import Penalty
 from denograd.penalties._sites import Site
 from denograd.penalties._statistics import nothing
@@ -281,7 +282,7 @@ class SaliencyDecor:
                     f"{_place(site)}, which did not run; leave it out of the penalty's modules, "
                     "or call it in the forward pass",
                     UserWarning,
-                    stacklevel=3,
+                    stacklevel=callers_level(),
                 )
         for site, a in seen:
             if a.dim() < 2 or a.shape[0] < 2:
