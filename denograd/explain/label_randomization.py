@@ -132,10 +132,9 @@ def agreement_across(
         >>> round(agreement_across([[3, 2, 1], [3, 2, 1]], [[1, 2, 3], [1, 2, 3]]), 6)
         -1.0
     """
-    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
-        together = same_order("one and other", [*one, *other])
-        one, other = together[: len(one)], together[len(one) :]
     first, second = as_seeds("one", one), as_seeds("other", other)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        second = as_seeds("other", same_order("other", [one[0], *other])[1:])
     if first.shape != second.shape:
         raise ValueError(
             f"one has shape {first.shape} and other {second.shape}; both must be (S, F), of the "
