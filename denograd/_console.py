@@ -99,7 +99,4 @@ def clear_errors(*more: type[Exception]) -> Iterator[None]:
     except expected as error:
         fail(str(error), code=2)
     except KeyboardInterrupt as error:
-        fail(
-            str(error) or "interrupted; what is finished is on disk",
-            code=130,
-        )
+        fail(str(error) or "interrupted; what is finished is on disk", code=130)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from denograd.evaluation.significance import bootstrap_interval
+from denograd.meta.validation import Judged
 
 
 def markers(name: str) -> tuple[str, str]:
@@ -34,6 +35,16 @@ def interval(ends: Sequence[float] | None) -> str:
     """The two ends of an interval, or that they are not known."""
     low, high = ends or (float("nan"), float("nan"))
     return f"{low:.3f} to {high:.3f}"
+
+
+def changes_by_table(
+    changed: Mapping[Judged, float], whole: Mapping[Judged, float]
+) -> list[list[float]]:
+    """By how much the logarithms of each cell differ, those of a table together."""
+    found: dict[str, list[float]] = {}
+    for cell, log in changed.items():
+        found.setdefault(cell.table, []).append(log - whole[cell])
+    return [*found.values()]
 
 
 def mean_ratio(logs: Sequence[Sequence[float]]) -> str:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ import torch
 from _denoiser_arguments import parser_of, trained_denoiser
 from _development_tables import classification_tables
 from _journal import write_json
-from _page import interval, markdown
+from _page import changes_by_table, interval, markdown
 from torch import Tensor
 
 from denograd.base import settings_by_model
@@ -127,13 +126,11 @@ class Judges:
 
 def compare(changed: Mapping[Judged, float], whole: Mapping[Judged, float]) -> dict[str, Any]:
     """How much worse a denoiser got: mean ratio, its interval, and the share of cells."""
-    by_table: dict[str, list[float]] = defaultdict(list)
-    for cell, log in changed.items():
-        by_table[cell.table].append(log - whole[cell])
-    differences = np.concatenate([*by_table.values()])
+    by_table = changes_by_table(changed, whole)
+    differences = np.concatenate(by_table)
     return {
         "ratio": float(np.exp(differences.mean())),
-        "interval": bootstrap_interval([*by_table.values()]),
+        "interval": bootstrap_interval(by_table),
         "worse": float((differences > 0).mean()),
     }
 

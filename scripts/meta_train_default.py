@@ -33,7 +33,7 @@ from denograd.meta.checkpoint import Progress
 from denograd.meta.config import TrainerConfig
 from denograd.meta.episode import EpisodeDistribution
 from denograd.meta.estimators import FLOOR_MEASURED, MetaLoss
-from denograd.meta.family import WRONG_LABELS, MixedFamily, PriorFamily, TableFamily
+from denograd.meta.family import WRONG_LABELS, MixedFamily, PriorFamily, TableFamily, TaskFamily
 from denograd.meta.horizon import Curriculum, Truncation
 from denograd.meta.trainer import MetaTrainer
 from denograd.meta.validation import MetaValidation, judging_models
@@ -128,14 +128,13 @@ def main() -> None:
         validate = classification_tables(arguments.data, "meta_validation", judged)
     often, most = arguments.wrong_labels
     tables = TableFamily(train, wrong_labels=(often, most))
-    family = MixedFamily([(PriorFamily(measured=arguments.measured), 0.5), (tables, 0.5)])
+    parts: list[TaskFamily] = [PriorFamily(measured=arguments.measured), tables]
+    names = [table.name for table in train]
     if COLUMNS in arguments.kinds and not arguments.measured:
         more = tables_of_columns(arguments.data, "meta_train")
-        thirds = (PriorFamily(), tables, TableFamily(more, wrong_labels=(often, most)))
-        family = MixedFamily([(part, 1 / 3) for part in thirds])
-        sources = {table.name.split(", ")[0] for table in more} - {table.name for table in train}
-    else:
-        sources = set()
+        parts.append(TableFamily(more, wrong_labels=(often, most)))
+        names += sorted({table.name.split(", ")[0] for table in more} - set(names))
+    family = MixedFamily([(part, 1 / len(parts)) for part in parts])
     ablation: str | None = arguments.ablate
     distribution = EpisodeDistribution(
         models=tuple(arguments.models),
@@ -180,7 +179,7 @@ def main() -> None:
             "task": "regression" if arguments.measured else "classification",
             "command": shlex.join(["python", *sys.argv]).replace(" --resume", ""),
             "data_sets": {
-                "meta_train": ["synthetic prior", *(t.name for t in train), *sorted(sources)],
+                "meta_train": ["synthetic prior", *names],
                 "meta_validation": [t.name for t in validate],
                 "left_out": sorted(SHOWN_BY_DEMO),
             },

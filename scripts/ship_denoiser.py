@@ -98,6 +98,23 @@ def judge(
     return found
 
 
+def tables_to_judge_by(
+    data: Path, measured: bool, kinds: Sequence[str] = ("classes", "series")
+) -> list[SourceTable]:
+    """The tables of meta-validation: those whose target is a number, or those of some kinds."""
+    if measured:
+        return measured_tables(data, "meta_validation")
+    return classification_tables(data, "meta_validation", kinds)
+
+
+def folder_of(out: Path, denoiser: str | Path, measured: bool) -> Path:
+    """Where what has been judged of a denoiser stands; made if it is not there."""
+    digest = read_card(denoiser)["sha256"][:12]
+    folder = out / (f"{digest}-measured" if measured else digest)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def show(title: str, score: Score) -> None:
     """Print a score."""
     print(
@@ -134,13 +151,8 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="architectures at the same time")
     arguments = parser.parse_args()
     denoiser = load_denoiser(arguments.denoiser)
-    if arguments.measured:
-        tables = measured_tables(arguments.data, "meta_validation")
-    else:
-        tables = classification_tables(arguments.data, "meta_validation", arguments.kinds)
-    digest = read_card(arguments.denoiser)["sha256"][:12]
-    folder = arguments.out / (f"{digest}-measured" if arguments.measured else digest)
-    folder.mkdir(parents=True, exist_ok=True)
+    tables = tables_to_judge_by(arguments.data, arguments.measured, arguments.kinds)
+    folder = folder_of(arguments.out, arguments.denoiser, arguments.measured)
     by_model = Parallel(n_jobs=arguments.jobs)(
         delayed(judge)(denoiser, tables, model, arguments.seeds, arguments.rates, folder)
         for model in arguments.models or judges(arguments.measured)

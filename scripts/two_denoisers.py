@@ -16,17 +16,14 @@ of 95 % (a bootstrap over tables). Killed and started again, it judges nothing t
 from __future__ import annotations
 
 import argparse
-from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
 from _denoiser_arguments import trained_denoiser
-from _development_tables import classification_tables, measured_tables
-from _page import markdown, mean_ratio
-from ship_denoiser import judge
+from _page import changes_by_table, markdown, mean_ratio
+from ship_denoiser import folder_of, judge, tables_to_judge_by
 
 from denograd.base import settings_by_model
-from denograd.denoisers import read_card
 from denograd.meta.validation import Judged, score_of
 from denograd.models.registry import KNOWN_MODELS
 
@@ -35,15 +32,11 @@ HEAD = ("model", "first", "second", "first / second", "lower in", "worst", "by r
 
 def line_of(model: str, first: Mapping[Judged, float], second: Mapping[Judged, float]) -> list[str]:
     """A row of the table, from the log ratios to the control of one architecture's cells."""
-    changes = {cell: log - second[cell] for cell, log in first.items()}
-    by_table: dict[str, list[float]] = defaultdict(list)
-    for cell, change in changes.items():
-        by_table[cell.table].append(change)
-    score = score_of(changes)
+    score = score_of({cell: log - second[cell] for cell, log in first.items()})
     return [
         model,
         *(f"{score_of(logs).ratio:.3f}" for logs in (first, second)),
-        mean_ratio([*by_table.values()]),
+        mean_ratio(changes_by_table(first, second)),
         f"{score.wins:.0%}",
         f"{score.worst:.2f}",
         ", ".join(f"{rows}: {ratio:.3f}" for rows, ratio in sorted(score.by_rows.items())),
@@ -71,18 +64,14 @@ def main() -> None:
         "--out", type=Path, default=Path("runs/ship"), help="folder of what has been judged"
     )
     arguments = parser.parse_args()
-    if arguments.measured:
-        tables = measured_tables(arguments.data, "meta_validation")
-    else:
-        tables = classification_tables(arguments.data, "meta_validation", ("classes", "series"))
+    tables = tables_to_judge_by(arguments.data, arguments.measured)
     bases = settings_by_model(arguments.second, arguments.models)
     lines = []
     for model in arguments.models:
         rate, found = float(bases[model]["lr"]), []
         for name, own in ((arguments.first, arguments.rate or rate), (arguments.second, rate)):
             denoiser = trained_denoiser(name, f"two_denoisers.py: {name} was not meta-trained")
-            folder = arguments.out / read_card(name)["sha256"][:12]
-            folder.mkdir(parents=True, exist_ok=True)
+            folder = folder_of(arguments.out, name, arguments.measured)
             found += judge(denoiser, tables, model, arguments.seeds, [own], folder).values()
         lines.append(line_of(model, *found))
     print("\n" + markdown(HEAD, lines))

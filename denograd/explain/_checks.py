@@ -55,16 +55,15 @@ def as_attributions(name: str, value: Any) -> NDArray[np.float64]:
     return array.reshape(len(array), -1)
 
 
-def as_mask(
-    mask: Any, shape: tuple[int, ...], names: pd.Index[Any] | None = None
-) -> NDArray[np.bool_]:
+def as_mask(mask: Any, attributions: Any) -> NDArray[np.bool_]:
     """A mask of the features that matter as ``(rows, features)``.
 
     Args:
-        mask: boolean, of the attributions' own ``shape``, or of one row's.
-        shape: of the attributions before they were flattened.
-        names: of the features, if the attributions have some; a mask's own are put in order.
+        mask: boolean, of the attributions' own shape, or of one row's.
+        attributions: before they were flattened; if their features have names, those of the mask
+            are put in their order.
     """
+    shape, names = shape_of(attributions), names_in(attributions)
     if names is not None:
         mask = in_order_of(names, "mask: it", mask)
     if isinstance(mask, torch.Tensor):

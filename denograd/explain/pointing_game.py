@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from denograd.explain._checks import as_attributions, as_mask, names_in, shape_of
+from denograd.explain._checks import as_attributions, as_mask
 
 
 def pointing_game(attributions: Any, mask: Any) -> NDArray[np.float64]:
@@ -36,7 +36,7 @@ def pointing_game(attributions: Any, mask: Any) -> NDArray[np.float64]:
         array([0. , 0.5])
     """
     size = np.abs(as_attributions("attributions", attributions))
-    within = as_mask(mask, shape_of(attributions), names_in(attributions))
+    within = as_mask(mask, attributions)
     top = size == size.max(axis=1, keepdims=True)
     hits: NDArray[np.float64] = (top & within).sum(axis=1) / top.sum(axis=1)
     return hits

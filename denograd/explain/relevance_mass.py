@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from denograd.explain._checks import as_attributions, as_mask, names_in, shape_of, shares
+from denograd.explain._checks import as_attributions, as_mask, shares
 
 
 def relevance_mass(attributions: Any, mask: Any) -> NDArray[np.float64]:
@@ -37,6 +37,6 @@ def relevance_mass(attributions: Any, mask: Any) -> NDArray[np.float64]:
         array([0.75, 0.5 ])
     """
     share = shares(as_attributions("attributions", attributions))
-    within = as_mask(mask, shape_of(attributions), names_in(attributions))
+    within = as_mask(mask, attributions)
     total: NDArray[np.float64] = (share * within).sum(axis=1)
     return total.clip(0.0, 1.0)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from denograd.explain._checks import as_attributions, as_mask, names_in, shape_of
+from denograd.explain._checks import as_attributions, as_mask
 
 
 def relevance_rank(attributions: Any, mask: Any) -> NDArray[np.float64]:
@@ -36,7 +36,7 @@ def relevance_rank(attributions: Any, mask: Any) -> NDArray[np.float64]:
         array([0.5       , 0.66666667])
     """
     size = np.abs(as_attributions("attributions", attributions))
-    within = as_mask(mask, shape_of(attributions), names_in(attributions))
+    within = as_mask(mask, attributions)
     count = within.sum(axis=1)
     # The K-th largest: features above it are in, those equal to it share the places left.
     edge = -np.sort(-size, axis=1)[np.arange(len(size)), count - 1][:, None]

@@ -63,15 +63,14 @@ class OtherTerms:
             known: ``(L,)``, 1 where the noise was measured after all.
         """
         here = torch.stack((known.sum(), _are_finite(gradients, known)))
-        before = self._found.get(known.device)
-        self._found[known.device] = here if before is None else before + here
+        self._found[known.device] = self._found.get(known.device, 0) + here
         everything = zip(parameters, gradients, records, known.unbind(), strict=True)
         for parameter, gradient, record, measured in everything:
             if record is None or record.rows < 2 or record.squares is None:
                 continue
             size = gradient.square().sum() + record.squares.sum()
             odd = ((measured == 0) & torch.isfinite(size)).to(torch.int64)
-            self._odd[parameter] = self._odd[parameter] + odd if parameter in self._odd else odd
+            self._odd[parameter] = self._odd.get(parameter, 0) + odd
 
     def end_step(self) -> Unmeasured | None:
         """Count a step; at the last look, what was found."""

@@ -238,8 +238,7 @@ class PenaltyWatch:
         for parameter in _leaves(addition.source):
             if id(parameter) not in own or parameter.grad is None:
                 continue
-            node = get_gradient_edge(parameter).node
-            if torch._C._will_engine_execute_node(node) and bool((parameter.grad != 0).any()):
+            if _is_reached(parameter) and bool((parameter.grad != 0).any()):
                 return True
         return False
 
@@ -250,7 +249,7 @@ class PenaltyWatch:
                 if not parameter.requires_grad:
                     continue
                 try:
-                    if torch._C._will_engine_execute_node(get_gradient_edge(parameter).node):
+                    if _is_reached(parameter):
                         return True
                 except RuntimeError:
                     # torch says so where torch.autograd.grad was asked for this parameter.
@@ -259,6 +258,11 @@ class PenaltyWatch:
 
     def __del__(self) -> None:
         self.detach()
+
+
+def _is_reached(parameter: Tensor) -> bool:
+    """Whether the backward pass that runs gets to a parameter; see `_reaches_parameters`."""
+    return bool(torch._C._will_engine_execute_node(get_gradient_edge(parameter).node))
 
 
 def _leaves(node: Node | None) -> Iterator[Tensor]:
