@@ -51,6 +51,7 @@ class TrainingRows:
         seed: of the run.
         groups: ``(n,)``, whole numbers or text that tell which rows belong together; None if each
             row stands for itself.
+        n_channels: of sequences, whose features are channels by steps; 1 for a table.
     """
 
     x: NDArray[np.float32]
@@ -59,6 +60,7 @@ class TrainingRows:
     batch_size: int
     seed: int
     groups: NDArray[Any] | None = None
+    n_channels: int = 1
 
 
 @dataclass(frozen=True)
@@ -305,12 +307,13 @@ def _episode(
                 rows.x[fold == k],
                 rows.y[fold == k],
                 rows.n_classes,
+                rows.n_channels,
             )
             for k in range(folds)
         ]
     )
     with torch.random.fork_rng(devices=[]):
-        template = make_model(model_name, rows.x.shape[1], rows.n_classes)
+        template = make_model(model_name, rows.x.shape[1], rows.n_classes, rows.n_channels)
     return assemble_episode(
         np.random.default_rng([rows.seed, len(rows.y), steps]),
         tasks,

@@ -103,6 +103,13 @@ def evaluate(
             "(adamw_cv, models outside torch)."
         ),
     ] = None,
+    channels: Annotated[
+        int,
+        typer.Option(
+            help="Rows are sequences of so many channels, and the columns their steps, channel by "
+            "channel (for --models temporal_attention; others take each step for a column)."
+        ),
+    ] = 0,
     models: Annotated[
         str, typer.Option(help=f"Models, with commas between: {_MODELS}.")
     ] = "soft_tree,attention",
@@ -166,6 +173,10 @@ def evaluate(
             raise UsageError("--target is for --data; the built-in tables have their own target")
         if builtin and group is not None:
             raise UsageError("--group is for --data; no row of a built-in table belongs to another")
+        if builtin and channels:
+            raise UsageError("--channels is for --data; the built-in tables hold no sequences")
+        if channels < 0:
+            raise UsageError(f"--channels {channels}; give the number of channels of a sequence")
         config = EvaluationConfig(
             tuple(_names(models)),
             tuple(_names(optimizers)),
@@ -177,7 +188,7 @@ def evaluate(
             context,
         )
         if data:
-            tables, optional = _read(data, target, task, group)
+            tables, optional = _read(data, target, task, group, channels)
         else:
             tables, optional = [builtin_table(name) for name in builtin or []], set()
         _evaluate(tables, config, out, jobs, backend, restart, optional)
@@ -407,7 +418,7 @@ def _say(line: str) -> None:
 
 
 def _read(
-    paths: list[Path], target: str | None, task: str, group: str | None
+    paths: list[Path], target: str | None, task: str, group: str | None, channels: int
 ) -> tuple[list[Table], set[str]]:
     """Tables of files and folders, and names of those that came from a folder.
 
@@ -415,7 +426,7 @@ def _read(
     """
     from denograd.data import TableError, check_task, read_tables
 
-    tables, errors = read_tables(paths, target, check_task(task), group)
+    tables, errors = read_tables(paths, target, check_task(task), group, channels)
     # The same file may be named and lie in a named folder, under two spellings.
     named = {path.resolve() for path in paths}
     for path, message in errors.items():

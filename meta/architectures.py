@@ -16,6 +16,7 @@ from denograd.models import (
     TabularModel,
     TemporalAttention,
 )
+from denograd.models.registry import check_model
 
 
 def _soft_tree(rng: np.random.Generator, width: int, classes: int | None) -> TabularModel:
@@ -32,9 +33,11 @@ def _attention(rng: np.random.Generator, width: int, classes: int | None) -> Tab
     return FeatureAttention(width, classes, width=size, heads=int(rng.choice([1, 2, 2, 4])))
 
 
-def _temporal_attention(rng: np.random.Generator, width: int, classes: int | None) -> TabularModel:
+def _temporal_attention(
+    rng: np.random.Generator, width: int, classes: int | None, channels: int
+) -> TabularModel:
     size, heads = int(rng.choice([4, 8, 8, 12, 16])), int(rng.choice([1, 2, 2, 4]))
-    return TemporalAttention(1, width, classes, width=size, heads=heads)
+    return TemporalAttention(channels, width // channels, classes, width=size, heads=heads)
 
 
 def _additive_net(rng: np.random.Generator, width: int, classes: int | None) -> TabularModel:
@@ -53,7 +56,6 @@ _DRAWS: dict[str, Callable[[np.random.Generator, int, int | None], TabularModel]
     "soft_tree": _soft_tree,
     "soft_forest": _soft_forest,
     "attention": _attention,
-    "temporal_attention": _temporal_attention,
     "additive_net": _additive_net,
     "rule_net": _rule_net,
     "prototype_net": _prototype_net,
@@ -61,15 +63,16 @@ _DRAWS: dict[str, Callable[[np.random.Generator, int, int | None], TabularModel]
 
 
 def draw_model(
-    rng: np.random.Generator, name: str, width: int, classes: int | None
+    rng: np.random.Generator, name: str, width: int, classes: int | None, channels: int = 1
 ) -> TabularModel:
     """An architecture of a random size around its default one.
 
     Args:
         rng: source of the sizes; the weights come from torch's global generator.
-        name: as `denograd.models.registry.make_model` takes it; a sequence has one channel.
-        width: number of features.
+        name: as `denograd.models.registry.make_model` takes it.
+        width: number of features; of sequences channels times steps, channel by channel.
         classes: number of classes, at least 2; None for a measured target.
+        channels: of sequences; ``temporal_attention`` alone looks at it.
 
     Raises:
         ValueError: an unknown name.
@@ -78,8 +81,9 @@ def draw_model(
         >>> draw_model(np.random.default_rng(0), "soft_tree", width=4, classes=2).depth in range(6)
         True
     """
-    if name not in _DRAWS:
-        raise ValueError(f"draw_model: name={name!r}; use one of {', '.join(_DRAWS)}")
+    check_model(name)
+    if name == "temporal_attention":
+        return _temporal_attention(rng, width, classes, channels)
     return _DRAWS[name](rng, width, classes)
 
 

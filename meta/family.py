@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from denograd.meta.prior import draw_prior_table
+from denograd.meta.sequence_prior import draw_prior_sequences
 from denograd.meta.tables import SourceTable, fingerprint_tables
 from denograd.meta.task import Task, make_task
 
@@ -17,6 +18,9 @@ DRAWS = 1000
 
 TRIALS = 100
 """Draws after which a table by itself is called useless."""
+
+MOST_CHANNELS = 6
+"""Of a drawn sequence: all tasks of a stack pay for the one with most."""
 
 MINIMUM_TEST_ROWS = 20
 """A table lends a task only if so many rows are left that training never sees."""
@@ -67,6 +71,30 @@ class PriorFamily:
     def fingerprint(self) -> str:
         """Tells families of other settings apart."""
         return "prior, measured" if self.measured else f"prior, {self.max_classes} classes"
+
+
+class SequencePriorFamily:
+    """Tasks from random sequences; see `denograd.meta.sequence_prior`.
+
+    Args:
+        max_classes: largest number of classes.
+    """
+
+    def __init__(self, max_classes: int = 5) -> None:
+        self.max_classes = max_classes
+
+    def draw(self, rng: np.random.Generator, rows: int, test_rows: int, max_features: int) -> Task:
+        """Draw a task whose training rows show at least two classes."""
+        while True:
+            n_classes = 2 if rng.random() < 0.5 else int(rng.integers(2, self.max_classes + 1))
+            x, y, channels = draw_prior_sequences(rng, rows + test_rows, max_features, n_classes)
+            if len(np.unique(y[:rows])) > 1:
+                parts = (x[:rows], y[:rows], x[rows:], y[rows:])
+                return make_task("sequence prior", *parts, n_classes, channels)
+
+    def fingerprint(self) -> str:
+        """Tells families of other settings apart."""
+        return f"sequence prior, {self.max_classes} classes"
 
 
 WRONG_LABELS = (0.5, 0.5)
@@ -156,18 +184,23 @@ class TableFamily:
         """Draw a task from one table; None if the draw left too few rows or classes."""
         measured = table.n_classes is None
         pool = np.arange(len(table.labels)) if measured else self._rows_of_some(rng, table, rows)
-        if len(pool) < rows + MINIMUM_TEST_ROWS:
+        if len(pool) < rows + table.overlap + MINIMUM_TEST_ROWS:
             return None
-        # A large table is not permuted whole for a few rows.
-        take = rng.choice(pool, size=min(len(pool), rows + test_rows), replace=False)
+        if table.overlap:
+            take = _rows_in_order(rng, pool, rows, table.overlap, test_rows)
+        else:
+            # A large table is not permuted whole for a few rows.
+            take = rng.choice(pool, size=min(len(pool), rows + test_rows), replace=False)
         y = table.labels[take]
         if not measured:
             if self.augment and rng.random() < 0.15:
                 y = merge_classes(rng, y)
             y = np.unique(y, return_inverse=True)[1]
-        x = table.columns[take]
+        x, channels = table.columns[take], table.channels
         n_features = x.shape[1]
-        if self.augment:
+        if self.augment and channels:
+            x, channels = draw_stretch(rng, x, channels, max_features)
+        elif self.augment:
             if rng.random() < 0.5:
                 low = min(3, n_features)
                 width = np.exp(rng.uniform(np.log(low), np.log(n_features)))
@@ -183,7 +216,8 @@ class TableFamily:
             if len(np.unique(y[:rows])) < 2:
                 return None
         x64 = x.astype(np.float64)
-        return make_task(table.name, x64[:rows], y[:rows], x64[rows:], y[rows:], n_classes)
+        parts = (x64[:rows], y[:rows], x64[rows:], y[rows:])
+        return make_task(table.name, *parts, n_classes, channels)
 
     def _rows_of_some(
         self, rng: np.random.Generator, table: SourceTable, rows: int
@@ -243,6 +277,45 @@ def draw_columns(
     stride = int(rng.integers(1, max(1, columns // count) + 1))
     start = int(rng.integers(columns - (count - 1) * stride))
     return start + stride * np.arange(count)
+
+
+def draw_stretch(
+    rng: np.random.Generator, sequences: NDArray[np.float32], channels: int, max_features: int
+) -> tuple[NDArray[np.float32], int]:
+    """Some channels of sequences, the same stretch of each, and how many channels they are.
+
+    Args:
+        rng: source of randomness.
+        sequences: ``(rows, channels * steps)``, channel by channel.
+        channels: their number.
+        max_features: at most so many channels times steps.
+
+    Example:
+        >>> rows = np.zeros((5, 6 * 100), dtype=np.float32)
+        >>> drawn, channels = draw_stretch(np.random.default_rng(0), rows, 6, 60)
+        >>> drawn.shape[1] <= 60, drawn.shape[1] % channels
+        (True, 0)
+    """
+    by_channel = sequences.reshape(len(sequences), channels, -1)
+    kept = channels if rng.random() < 0.5 else int(rng.integers(1, channels + 1))
+    chosen = np.sort(rng.permutation(channels)[: min(kept, max_features, MOST_CHANNELS)])
+    longest = by_channel.shape[2]
+    steps = min(longest, max_features // len(chosen))
+    if rng.random() < 0.3:
+        steps = round(np.exp(rng.uniform(np.log(min(8, steps)), np.log(steps))))
+    stretch = draw_columns(rng, longest, steps, ordered=True)
+    drawn = by_channel[:, chosen][:, :, stretch]
+    return drawn.reshape(len(sequences), -1), len(chosen)
+
+
+def _rows_in_order(
+    rng: np.random.Generator, pool: NDArray[np.int64], rows: int, overlap: int, test_rows: int
+) -> NDArray[np.int64]:
+    """Rows to train on, one after another, and later ones that share no step with them."""
+    moment = int(rng.integers(rows, len(pool) - overlap - MINIMUM_TEST_ROWS + 1))
+    later = pool[moment + overlap :]
+    test = rng.choice(later, size=min(len(later), test_rows), replace=False)
+    return np.concatenate([rng.permutation(pool[moment - rows : moment]), test])
 
 
 def lends_tasks(table: SourceTable, rows: int = 16) -> bool:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from denograd.meta.row_moments import traced_forward
-from denograd.models import FeatureAttention, SoftTree, TabularModel
+from denograd.models import FeatureAttention, SoftTree, TabularModel, TemporalAttention
 from denograd.models._base import HIDDEN
 from denograd.models._sparse import Normalizer, normalized
 from denograd.models._trees import descend
@@ -52,6 +52,8 @@ def stacked_forward(template: TabularModel) -> Forward | None:
     if type(template) is FeatureAttention:
         heads, normalize = template.heads, template.normalize
         return lambda *inputs: _attention(heads, normalize, *inputs)
+    if type(template) is TemporalAttention:
+        return lambda *inputs: _temporal_attention(template, *inputs)
     return None
 
 
@@ -117,9 +119,41 @@ def _attention(
     scores = (parameters["score.weight"] @ seen.mT).reshape(tasks, heads, rows, features)
     scores = scores.masked_fill(~feature_mask[:, None, None, :], HIDDEN)
     weights = normalized(scores, normalize).transpose(1, 2)
-    read = (weights @ F.gelu(tokens)).reshape(tasks, rows * heads, width)
+    return _classified(parameters, weights @ F.gelu(tokens), class_mask)
+
+
+def _temporal_attention(
+    template: TemporalAttention,
+    parameters: dict[str, Tensor],
+    x: Tensor,
+    feature_mask: Tensor,
+    class_mask: Tensor,
+) -> Tensor:
+    """`TemporalAttention.forward`; the convolution is a product with windows of the sequence."""
+    real = feature_mask.unflatten(-1, (template.n_channels, template.length))
+    sequences = x.unflatten(-1, real.shape[1:]).masked_fill(~real.unsqueeze(1), 0.0)
+    half = template.kernel // 2
+    windows = F.pad(sequences, (half, half)).unfold(-1, template.kernel, 1)
+    tasks, rows, channels, steps, kernel = windows.shape
+    windows = windows.permute(0, 1, 3, 2, 4).reshape(tasks, rows * steps, channels * kernel)
+    weight, bias = parameters["embed.weight"].flatten(2), parameters["embed.bias"]
+    places = template.positions.to(x.dtype) @ parameters["place.weight"].mT
+    tokens = torch.bmm(windows, weight.mT).reshape(tasks, rows, steps, -1)
+    tokens = tokens + (places + bias.unsqueeze(1)).unsqueeze(1)
+    seen = torch.tanh(tokens).reshape(tasks, rows * steps, -1)
+    scores = (parameters["score.weight"] @ seen.mT).reshape(tasks, template.heads, rows, steps)
+    scores = scores.masked_fill(~real.any(1)[:, None, None, :], HIDDEN)
+    weights = normalized(scores, template.normalize).transpose(1, 2)
+    return _classified(parameters, weights @ F.gelu(tokens), class_mask)
+
+
+def _classified(parameters: dict[str, Tensor], read: Tensor, class_mask: Tensor) -> Tensor:
+    """Class scores from what the heads read of the tokens, ``(T, b, H, d)``."""
+    tasks, rows, heads, width = read.shape
     values = torch.baddbmm(
-        parameters["value.bias"].unsqueeze(1), read, parameters["value.weight"].mT
+        parameters["value.bias"].unsqueeze(1),
+        read.reshape(tasks, rows * heads, width),
+        parameters["value.weight"].mT,
     )
     logits = torch.baddbmm(
         parameters["classifier.bias"].unsqueeze(1),

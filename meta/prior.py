@@ -51,10 +51,10 @@ def draw_prior_table(
     strength = np.exp(rng.uniform(np.log(0.15), np.log(6.0)))
     if n_classes is None:
         return columns, _measure(rng, strength * scores[:, 0])
-    return columns, _label(rng, strength * scores)
+    return columns, label_rows(rng, strength * scores)
 
 
-def _label(rng: np.random.Generator, scores: Array) -> NDArray[np.int64]:
+def label_rows(rng: np.random.Generator, scores: Array) -> NDArray[np.int64]:
     """Labels drawn by the scores of each row ``(rows, C)``, some of them wrong."""
     rows, n_classes = scores.shape
     logits = scores + rng.normal(0, rng.choice([0.1, 0.7, 1.5]), n_classes)

@@ -24,12 +24,18 @@ class SourceTable:
             draw standardises its own training rows anew.
         labels: ``(rows,)``, classes ``0..n_classes-1``, or measured numbers as float64.
         ordered: whether the columns are the steps of a series, which draws leave in order.
+        channels: of sequences, whose columns are channels by steps, not standardised; 0 for
+            tables.
+        overlap: rows that are nearer to one another than this share steps, as the windows that
+            slide along one long series do. Draws then test on later rows than they train on.
     """
 
     name: str
     columns: NDArray[np.float32]
     labels: NDArray[Any]
     ordered: bool = False
+    channels: int = 0
+    overlap: int = 0
 
     @property
     def n_classes(self) -> int | None:
@@ -84,7 +90,8 @@ def fingerprint_tables(tables: Sequence[SourceTable]) -> str:
     """A hash of names, numbers and labels, in their order."""
     digest = hashlib.sha256()
     for table in tables:
-        digest.update(f"{table.name} {table.columns.shape} {table.ordered} ".encode())
+        kind = f"{table.channels} channels, overlap {table.overlap}" if table.channels else ""
+        digest.update(f"{table.name} {table.columns.shape} {table.ordered} {kind}".encode())
         digest.update(np.ascontiguousarray(table.columns).tobytes())
         digest.update(np.ascontiguousarray(table.labels).tobytes())
     return digest.hexdigest()

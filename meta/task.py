@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from denograd.data import TargetScale
-from denograd.data.encoder import CLIP
+from denograd.data.numbers import CLIP
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Task:
         x_train, y_train: ``(rows, F)`` standardised on these rows, and ``(rows,)``.
         x_test, y_test: ``(test_rows, F)`` and ``(test_rows,)``.
         n_classes: number of classes; None for a measured target.
+        channels: of a sequence, whose features are channels by steps; 0 for a table.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Task:
     x_test: NDArray[np.float32]
     y_test: NDArray[Any]
     n_classes: int | None
+    channels: int = 0
 
 
 def make_task(
@@ -40,21 +42,40 @@ def make_task(
     x_test: NDArray[np.floating],
     y_test: NDArray[Any],
     n_classes: int | None,
+    channels: int = 0,
 ) -> Task:
     """Standardise both parts with the mean and deviation of the training rows.
 
     So is a measured target (``n_classes`` is None). Columns that are constant in the training
-    rows are left out, as the encoder of the evaluation leaves them out.
+    rows are left out, as the encoder of the evaluation leaves them out. A sequence is standardised
+    channel by channel, over its steps too, and keeps all of them.
+
+    Args:
+        name: where it came from.
+        x_train, x_test: ``(rows, F)``; of sequences ``F`` is channels times steps, channel by
+            channel.
+        y_train, y_test: ``(rows,)``, classes or measured numbers.
+        n_classes: number of classes; None for a measured target.
+        channels: of a sequence; 0 for a table.
 
     Raises:
         ValueError: every column is constant.
     """
-    mean, deviation = x_train.mean(0), x_train.std(0)
+    if channels:
+        by_channel = x_train.reshape(len(x_train), channels, -1)
+        steps = by_channel.shape[-1]
+        mean, deviation = by_channel.mean((0, 2)).repeat(steps), by_channel.std((0, 2))
+        deviation = deviation.repeat(steps)
+    else:
+        mean, deviation = x_train.mean(0), x_train.std(0)
     varies = deviation > 1e-7 * (1 + np.abs(mean))
     if not varies.any():
         raise ValueError(f"make_task: every column of {name} is constant in the training rows")
-    x_train, x_test = x_train[:, varies], x_test[:, varies]
-    mean, deviation = mean[varies], deviation[varies]
+    if channels:
+        deviation = np.where(varies, deviation, 1.0)
+    else:
+        x_train, x_test = x_train[:, varies], x_test[:, varies]
+        mean, deviation = mean[varies], deviation[varies]
 
     def scaled(x: NDArray[np.floating]) -> NDArray[np.float32]:
         return np.asarray(np.clip((x - mean) / deviation, -CLIP, CLIP), dtype=np.float32)
@@ -62,7 +83,7 @@ def make_task(
     if n_classes is None:
         scale = TargetScale.fit(y_train)
         y_train, y_test = scale.standardise(y_train), scale.standardise(y_test)
-    return Task(name, scaled(x_train), y_train, scaled(x_test), y_test, n_classes)
+    return Task(name, scaled(x_train), y_train, scaled(x_test), y_test, n_classes, channels)
 
 
 @dataclass(frozen=True)
@@ -79,6 +100,8 @@ class TaskBatch:
         features, classes: ``(T,)``, real features and classes of each task; 1 if measured.
         feature_mask: ``(T, F)``, boolean.
         class_mask: ``(T, C)``, boolean.
+        n_channels: channels of the padded sequences, whose ``F`` is channels times steps; 1 for
+            tables.
     """
 
     names: tuple[str, ...]
@@ -91,6 +114,7 @@ class TaskBatch:
     classes: Tensor
     feature_mask: Tensor
     class_mask: Tensor
+    n_channels: int = 1
 
     def __len__(self) -> int:
         return len(self.names)
@@ -102,16 +126,22 @@ class TaskBatch:
 
     def to(self, device: torch.device) -> TaskBatch:
         """The same tasks on another device."""
-        tensors = [f.name for f in fields(self) if f.name != "names"]
+        tensors = [name for name in self._stacked() if name != "names"]
         return replace(self, **{name: getattr(self, name).to(device) for name in tensors})
 
     def take(self, tasks: slice) -> TaskBatch:
         """Some of the tasks; padding stays as it is."""
-        return TaskBatch(**{f.name: getattr(self, f.name)[tasks] for f in fields(self)})
+        return replace(self, **{name: getattr(self, name)[tasks] for name in self._stacked()})
+
+    def _stacked(self) -> list[str]:
+        """Names of what holds an entry for each task."""
+        return [f.name for f in fields(self) if f.name != "n_channels"]
 
     @classmethod
     def stack(cls, tasks: list[Task], dtype: torch.dtype = torch.float32) -> TaskBatch:
         """Stack tasks, padding features, rows and classes to the largest.
+
+        Sequences are padded with channels and with steps at their end.
 
         Raises:
             ValueError: no task was given.
@@ -129,27 +159,33 @@ class TaskBatch:
             )
         classes = torch.tensor([t.n_classes or 1 for t in tasks])
         n, m = int(rows.max()), max(len(t.y_test) for t in tasks)
-        width, n_classes = int(features.max()), int(classes.max())
-        x_train = torch.zeros(count, n, width, dtype=dtype)
+        channels = torch.tensor([max(t.channels, 1) for t in tasks])
+        steps = features // channels
+        most, longest, n_classes = int(channels.max()), int(steps.max()), int(classes.max())
+        x_train = torch.zeros(count, n, most, longest, dtype=dtype)
         labels, padding = (dtype, torch.nan) if measured else (torch.long, -100)
         y_train = torch.zeros(count, n, dtype=labels)
-        x_test = torch.zeros(count, m, width, dtype=dtype)
+        x_test = torch.zeros(count, m, most, longest, dtype=dtype)
         y_test = torch.full((count, m), padding, dtype=labels)
         for i, task in enumerate(tasks):
-            f = task.x_train.shape[1]
-            x_train[i, : len(task.y_train), :f] = torch.from_numpy(task.x_train)
+            shape = (-1, int(channels[i]), int(steps[i]))
+            own = (slice(shape[1]), slice(shape[2]))
+            x_train[i, : len(task.y_train), *own] = torch.from_numpy(task.x_train.reshape(shape))
             y_train[i, : len(task.y_train)] = torch.from_numpy(task.y_train)
-            x_test[i, : len(task.y_test), :f] = torch.from_numpy(task.x_test)
+            x_test[i, : len(task.y_test), *own] = torch.from_numpy(task.x_test.reshape(shape))
             y_test[i, : len(task.y_test)] = torch.from_numpy(task.y_test)
+        real_channels = torch.arange(most) < channels[:, None]
+        real_steps = torch.arange(longest) < steps[:, None]
         return cls(
             tuple(t.name for t in tasks),
-            x_train,
+            x_train.flatten(2),
             y_train,
-            x_test,
+            x_test.flatten(2),
             y_test,
             rows,
             features,
             classes,
-            torch.arange(width) < features[:, None],
+            (real_channels.unsqueeze(-1) & real_steps.unsqueeze(-2)).flatten(1),
             torch.arange(n_classes) < classes[:, None],
+            most,
         )

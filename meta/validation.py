@@ -65,6 +65,9 @@ def bounded(losses: Tensor) -> Tensor:
 _BATCH, _WIDE = 32, 64
 """Rows of a batch, and columns of a wide table."""
 
+_ROWS_LEFT, _SEQUENCES_LEFT = 100, 40
+"""At least so many must be left to judge on."""
+
 UNSEEN = "prototype_net"
 """The architecture that judges denoisers that were trained on others."""
 
@@ -150,11 +153,13 @@ def draw_whole(rng: np.random.Generator, family: TableFamily, rows: int) -> list
     Args:
         rng: the only source of randomness.
         family: the tables.
-        rows: training rows; at least 100 others must be left, and at most 500 are judged on.
+        rows: training rows; at least 100 others must be left, or 40 sequences, of which there
+            are fewer; at most 500 are judged on.
     """
     drawn = []
     for table in family.tables:
-        if len(table.labels) < rows + 100:
+        left = _SEQUENCES_LEFT if table.channels else _ROWS_LEFT
+        if len(table.labels) < rows + table.overlap + left:
             continue
         for _ in range(50):
             task = family.draw_from(rng, table, rows, 500, 10**6)
@@ -221,17 +226,18 @@ class MetaValidation:
     ) -> None:
         drawn = draw_whole(rng, family, rows)
         # Stacked with narrow tables, one that is wide would be paid for by all.
-        for group in (
-            [task for task in drawn if task.x_train.shape[1] <= _WIDE],
-            [task for task in drawn if task.x_train.shape[1] > _WIDE],
-        ):
-            if group:
-                tasks = TaskBatch.stack(group)
-                template = make_model(name, tasks.x_train.shape[-1], tasks.n_classes)
-                episode = judged_episode(
-                    rng, tasks, template, rows, steps=self.steps, noise=self.noise
-                )
-                self.cells.append((name, rows, episode))
+        groups: dict[tuple[bool, int], list[Task]] = {}
+        for task in sorted(drawn, key=lambda task: task.x_train.shape[1] > _WIDE):
+            kind = task.x_train.shape[1] > _WIDE, task.channels
+            groups.setdefault(kind, []).append(task)
+        for group in groups.values():
+            tasks = TaskBatch.stack(group)
+            width, channels = tasks.x_train.shape[-1], tasks.n_channels
+            template = make_model(name, width, tasks.n_classes, channels)
+            episode = judged_episode(
+                rng, tasks, template, rows, steps=self.steps, noise=self.noise
+            )
+            self.cells.append((name, rows, episode))
 
     def _losses(
         self, run: Callable[[str, int, Episode], Tensor], processes: Processes

@@ -138,6 +138,42 @@ def measured_tables(data: Path, split: str) -> list[SourceTable]:
     return sources
 
 
+def sequence_tables(data: Path, split: str) -> list[SourceTable]:
+    """The series and images of one split as sequences with their channels; numbers cut in two.
+
+    The rows of an image are its channels, and so are the bands of its pixels.
+    """
+    catalog = pd.read_csv(data / "catalog.csv").set_index("file")
+    sources = []
+    for path in files_of(data, split, [*KINDS["series"], "ts-regression"]):
+        if path.stem in SHOWN_BY_DEMO:
+            continue
+        frame, entry = pd.read_parquet(path), catalog.loc[f"{split}/{path.name}"]
+        target, columns = frame["target"], frame.drop(columns="target")
+        if entry["task"] == "ts-regression":
+            target = target > target.median()
+        values = columns.to_numpy(dtype=np.float32)
+        sizes = [int(size) for size in str(entry["shape"]).split("x")]
+        if len(sizes) == 3:  # Pixels with bands, which come last.
+            values = values.reshape(len(frame), -1, sizes[2]).swapaxes(1, 2)
+            sizes = [sizes[2], sizes[0] * sizes[1]]
+        labels = np.asarray(pd.factorize(target, sort=True)[0], dtype=np.int64)
+        windows = "-win" in path.stem
+        sources.append(
+            SourceTable(
+                path.stem,
+                np.ascontiguousarray(values.reshape(len(frame), -1)),
+                labels,
+                ordered=True,
+                channels=sizes[0],
+                overlap=sizes[1] if windows else 0,
+            )
+        )
+    if not sources:
+        raise TableError(f"{data}: no series of {split}")
+    return sources
+
+
 def files_of(data: Path, split: str, tasks: Sequence[str]) -> list[Path]:
     """The files of a split whose task, as the catalogue calls it, is one of these."""
     catalog = pd.read_csv(data / "catalog.csv")

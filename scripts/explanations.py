@@ -50,8 +50,8 @@ from denograd.data import (
     plan_columns,
     read_table,
 )
+from denograd.data.sequences import SequenceEncoder
 from denograd.denoisers import read_card
-from denograd.estimators._sequences import SequenceEncoder
 from denograd.evaluation.metrics import score
 from denograd.evaluation.train import draw_batches
 from denograd.models import FeatureAttention, PrototypeNet, TabularModel, TemporalAttention

@@ -3,8 +3,9 @@
 Half of the tasks come from the synthetic prior, half from the real classification tables
 of `meta_train` (`--kinds` adds others); the weights are chosen on the tables of `meta_validation`.
 Neither holds a table that `denograd demo` shows, nor a copy of one. With `--measured` all targets
-are numbers, of the prior and of the regression tables, and the loss is the squared error. Runs for
-the given time on one core; killed, it goes on with `--resume`.
+are numbers, of the prior and of the regression tables, and the loss is the squared error. With
+`--sequences` all tasks are sequences, of a prior of their own and of the series and images. Runs
+for the given time on one core; killed, it goes on with `--resume`.
 
     python scripts/meta_train_default.py --data ../shared/data --out runs/default --minutes 150
 """
@@ -25,6 +26,7 @@ from _development_tables import (
     SHOWN_BY_DEMO,
     classification_tables,
     measured_tables,
+    sequence_tables,
     tables_of_columns,
 )
 
@@ -33,7 +35,14 @@ from denograd.meta.checkpoint import Progress
 from denograd.meta.config import TrainerConfig
 from denograd.meta.episode import EpisodeDistribution
 from denograd.meta.estimators import FLOOR_MEASURED, MetaLoss
-from denograd.meta.family import WRONG_LABELS, MixedFamily, PriorFamily, TableFamily, TaskFamily
+from denograd.meta.family import (
+    WRONG_LABELS,
+    MixedFamily,
+    PriorFamily,
+    SequencePriorFamily,
+    TableFamily,
+    TaskFamily,
+)
 from denograd.meta.horizon import Curriculum, Truncation
 from denograd.meta.trainer import MetaTrainer
 from denograd.meta.validation import MetaValidation, judging_models
@@ -79,6 +88,11 @@ def main() -> None:
         "--measured", action="store_true", help="targets that are numbers, in place of --kinds"
     )
     parser.add_argument(
+        "--sequences",
+        action="store_true",
+        help="series with their channels, in place of --kinds; for --models temporal_attention",
+    )
+    parser.add_argument(
         "--floor", type=float, help="of the meta-loss; default: 0.25, with --measured 0.1"
     )
     parser.add_argument("--max-features", type=int, default=56, help="of the widest tasks")
@@ -115,8 +129,14 @@ def main() -> None:
     arguments = parser.parse_args()
     if set(arguments.kinds) == {COLUMNS}:
         parser.error(f"--kinds {COLUMNS} goes with others, whose own targets are learned, too")
+    if arguments.sequences and arguments.measured:
+        parser.error("--sequences has classes alone; leave --measured out")
     torch.set_num_threads(1)
-    if arguments.measured:
+    if arguments.sequences:
+        train, validate = (
+            sequence_tables(arguments.data, split) for split in ("meta_train", "meta_validation")
+        )
+    elif arguments.measured:
         train, validate = (
             measured_tables(arguments.data, split) for split in ("meta_train", "meta_validation")
         )
@@ -128,9 +148,12 @@ def main() -> None:
         validate = classification_tables(arguments.data, "meta_validation", judged)
     often, most = arguments.wrong_labels
     tables = TableFamily(train, wrong_labels=(often, most))
-    parts: list[TaskFamily] = [PriorFamily(measured=arguments.measured), tables]
+    prior: TaskFamily = PriorFamily(measured=arguments.measured)
+    if arguments.sequences:
+        prior = SequencePriorFamily()
+    parts: list[TaskFamily] = [prior, tables]
     names = [table.name for table in train]
-    if COLUMNS in arguments.kinds and not arguments.measured:
+    if COLUMNS in arguments.kinds and not (arguments.measured or arguments.sequences):
         more = tables_of_columns(arguments.data, "meta_train")
         parts.append(TableFamily(more, wrong_labels=(often, most)))
         names += sorted({table.name.split(", ")[0] for table in more} - set(names))
@@ -170,7 +193,9 @@ def main() -> None:
         ),
         validation=MetaValidation(
             validate,
-            judging_models(arguments.models, arguments.measured),
+            arguments.models
+            if arguments.sequences
+            else judging_models(arguments.models, arguments.measured),
             seeds=1,
             noise=ablation != "noise",
             learning_rate=arguments.judge_rate,

@@ -18,13 +18,7 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardSc
 from denograd.data.columns import ColumnPlan
 from denograd.data.dates import PARTS, DateParts
 from denograd.data.errors import TableError
-
-CLIP = 8.0
-"""Standardised values are cut off here.
-
-In a few training rows a column's deviation can come out tiny, and a test row then lies
-hundreds of deviations away; with 128 rows no training value can exceed 11.3.
-"""
+from denograd.data.numbers import CLIP
 
 MAX_CATEGORIES = 12
 """Categories of a column that get a feature of their own; the rarest share the last one."""

@@ -13,11 +13,10 @@ from scipy.stats import rankdata
 
 from denograd._callers import callers_level
 from denograd.data.errors import TableError, TableWarning
+from denograd.data.numbers import check_range
 
 STRATA = 8
 """Groups of about equal size that a measured target is cut into for splitting."""
-
-_LARGEST = 1e100
 
 
 def checked_numbers(target: pd.Series[Any], where: str) -> pd.Series[float]:
@@ -68,12 +67,10 @@ def checked_numbers(target: pd.Series[Any], where: str) -> pd.Series[float]:
     if numbers.nunique() < 2:
         only = f"only the value {numbers.iloc[0]:g}" if len(numbers) else "no value at all"
         raise TableError(f"{column} has {only}; there is nothing to predict. Name another column.")
-    largest = float(numbers.abs().max())
-    if not 1 / _LARGEST <= largest <= _LARGEST:
-        raise TableError(
-            f"{column} has numbers of a size of up to {largest:g}; use units in which it is from "
-            f"{1 / _LARGEST:g} to {_LARGEST:g}"
-        )
+    try:
+        check_range(numbers, f"{column} has")
+    except ValueError as error:
+        raise TableError(str(error)) from None
     return numbers
 
 

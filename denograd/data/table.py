@@ -17,6 +17,7 @@ from denograd.data.delimited import check_names, read_csv
 from denograd.data.errors import TableError, listing, suggestion
 from denograd.data.groups import check_groups, grouped_split
 from denograd.data.measured import checked_numbers, quantile_strata
+from denograd.data.sequences import check_sequences
 from denograd.data.splits import Split, check_size, nested_split
 from denograd.data.target import TaskChoice, TaskName, checked_target, task_of
 
@@ -38,6 +39,8 @@ class Table:
         task: ``classification`` or ``regression``.
         unlabelled: rows of the file that had no label and were left out.
         sha256: of the file as it was read; None if there was none.
+        n_channels: of sequences, whose columns are channels times steps, channel by channel;
+            0 for a table.
         groups: ``(rows,)``, what tells which rows belong together, such as patients with
             several visits; None if each row stands for itself.
 
@@ -58,6 +61,7 @@ class Table:
     unlabelled: int = 0
     groups: pd.Series[Any] | None = None
     sha256: str | None = None
+    n_channels: int = 0
 
     @property
     def classes(self) -> tuple[Any, ...]:
@@ -141,6 +145,7 @@ def read_table(
     target: str | None = None,
     task: TaskChoice = "classification",
     group: str | None = None,
+    n_channels: int = 0,
 ) -> Table:
     """Read a CSV or Parquet file whose rows have a class label or a measured number.
 
@@ -157,6 +162,8 @@ def read_table(
         group: name of a column that tells which rows belong together, such as a patient's
             number; they are never split between training and test, nor by the folds of what tunes
             itself on the training rows, and the column is no feature.
+        n_channels: rows are sequences of so many channels, and the other columns their steps,
+            channel by channel; 0 if columns have nothing to do with one another.
 
     Returns:
         the table, named after the file.
@@ -165,7 +172,8 @@ def read_table(
         TableError: the file is missing, of another kind or unreadable, the target or the group
             is not a column of it, a row has no group, or the target's values are not class
             labels (see `denograd.data.target.checked_target`) or numbers (see
-            `denograd.data.measured.checked_numbers`).
+            `denograd.data.measured.checked_numbers`), or rows are no sequences of so many
+            channels, all of one length.
     """
     path = Path(path)
     frame = _read_frame(path, target)
@@ -190,6 +198,8 @@ def read_table(
         groups = _groups(frame, group, column, path).loc[labels.index].reset_index(drop=True)
     unused = [column] if group is None else [column, group]
     features = frame.drop(columns=unused).loc[labels.index].reset_index(drop=True)
+    if n_channels:
+        check_sequences(features, n_channels, str(path))
     return Table(
         path.stem,
         features,
@@ -199,6 +209,7 @@ def read_table(
         unlabelled=len(frame) - len(labels),
         groups=groups,
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        n_channels=n_channels,
     )
 
 
@@ -224,6 +235,7 @@ def read_tables(
     target: str | None = None,
     task: TaskChoice = "classification",
     group: str | None = None,
+    n_channels: int = 0,
 ) -> tuple[list[Table], dict[str, str]]:
     """Read files, and every CSV and Parquet file of folders.
 
@@ -233,7 +245,7 @@ def read_tables(
         paths: files or folders.
         target: name of the label's column in each; default: the last.
         task: see `read_table`; ``auto`` decides for each file by itself.
-        group: see `read_table`.
+        group, n_channels: see `read_table`.
 
     Returns:
         the tables in order, those of one name told apart by ``-2``, ``-3`` and so on,
@@ -249,7 +261,7 @@ def read_tables(
     taken: dict[str, int] = {}
     for path in _table_files([Path(p) for p in paths]):
         try:
-            table = read_table(path, target, task, group)
+            table = read_table(path, target, task, group, n_channels)
         except TableError as error:
             errors[str(path)] = str(error)
             continue

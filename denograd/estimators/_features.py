@@ -23,15 +23,15 @@ from torch import Tensor
 from denograd._callers import callers_level
 from denograd.data.columns import ColumnPlan, numbers_as_text, unusable_text
 from denograd.data.dates import DateFormat, guess_date_format
-from denograd.data.encoder import CLIP, Encoder
+from denograd.data.encoder import Encoder
 from denograd.data.errors import listing
+from denograd.data.numbers import CLIP, LARGEST, check_range
 
 _BOOLEAN = (bool, np.bool_)
 _MISSING, _OTHER = "(missing)", "(other)"
 _INFREQUENT = "infrequent_sklearn"
 """What scikit-learn calls the rare categories of a column."""
 _NUMBER = re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?|True|False")
-_LARGEST = 1e100
 _FEW_ROWS = 20
 """With fewer rows, texts that all differ may well be categories."""
 _INTERNAL = re.compile(r"f(\d+)(.*)", re.DOTALL)
@@ -188,7 +188,7 @@ class TableEncoder:
         for name, kind in zip(checked.columns, self.kinds, strict=True):
             if kind == "number":
                 # Far beyond where values are cut off, and nothing overflows.
-                checked[name] = checked[name].clip(-_LARGEST, _LARGEST)
+                checked[name] = checked[name].clip(-LARGEST, LARGEST)
         encoded = self._encoder.transform(checked)
         for place, feature in self._halves.items():
             values = checked.iloc[:, place]
@@ -322,22 +322,6 @@ def _numbers(values: pd.Series[Any], column: str) -> pd.Series[Any]:
             f"Input X contains infinity in column {column!r}; use NaN for missing values"
         )
     return ready
-
-
-def check_range(values: Any, what: str) -> None:
-    """Raise a `ValueError` if squares of some numbers cannot be summed in double precision.
-
-    Args:
-        values: numbers, NaN for gaps.
-        what: beginning of the message.
-    """
-    size = np.abs(np.asarray(values, dtype=np.float64))
-    largest = float(size[np.isfinite(size)].max(initial=0.0))
-    if largest > _LARGEST or 0 < largest < 1 / _LARGEST:
-        raise ValueError(
-            f"{what} numbers of a size of up to {largest:g}; use units in which it is from "
-            f"{1 / _LARGEST:g} to {_LARGEST:g}"
-        )
 
 
 def _only_booleans(values: pd.Series[Any]) -> bool:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from denograd.data.encoder import CLIP
+from denograd.data.numbers import CLIP
 from denograd.estimators._base import DenoGradEstimator
 from denograd.estimators._features import RowEncoder, in_own_units, own_values
 from denograd.estimators._sample import SeenRows

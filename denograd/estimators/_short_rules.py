@@ -15,7 +15,7 @@ from decimal import Decimal
 import numpy as np
 from numpy.typing import NDArray
 
-from denograd.data.encoder import CLIP
+from denograd.data.numbers import CLIP
 from denograd.estimators._features import RowEncoder, own_values
 from denograd.models.rules import Condition, Rule, number, verdict
 

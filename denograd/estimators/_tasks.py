@@ -19,8 +19,8 @@ from sklearn.utils.validation import assert_all_finite
 from torch import Tensor
 from torch.nn import functional as F
 
+from denograd.data.numbers import check_range
 from denograd.estimators._base import DenoGradEstimator
-from denograd.estimators._features import check_range
 from denograd.estimators._rows import TrainingRows, class_weights
 
 

@@ -12,11 +12,12 @@ from matplotlib.figure import Figure, SubFigure
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
+from denograd.data.sequences import SequenceEncoder
 from denograd.estimators import _plots as plots
 from denograd.estimators._base import DenoGradEstimator, whole
 from denograd.estimators._features import RowEncoder
 from denograd.estimators._sample import SeenRows
-from denograd.estimators._sequences import PaddedTemporalAttention, SequenceEncoder
+from denograd.estimators._sequences import PaddedTemporalAttention
 from denograd.estimators._tasks import DenoGradClassifier, DenoGradRegressor
 from denograd.models import TabularModel
 

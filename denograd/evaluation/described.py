@@ -24,7 +24,8 @@ def describe_table(table: Table, plan: ColumnPlan, test_rows: Sequence[int]) -> 
         most ``test_rows`` of a run (None if none was finished); the ``target``'s name, with
         rows by ``classes`` or, for regression, its ``range``; names of columns by kind
         (``numbers``, ``categories``, ``dates``), and those that are ``left_out`` with the
-        reason; the ``group``, its name and how many there are, or None.
+        reason; the ``group``, its name and how many there are, or None; ``channels`` and
+        ``steps`` of sequences, 0 for a table.
 
     Example:
         >>> from denograd.data import builtin_table, plan_columns
@@ -54,6 +55,8 @@ def describe_table(table: Table, plan: ColumnPlan, test_rows: Sequence[int]) -> 
         "categories": list(plan.category),
         "dates": list(plan.date),
         "left_out": dict(plan.dropped),
+        "channels": table.n_channels,
+        "steps": len(plan.numeric) // table.n_channels if table.n_channels else 0,
         "group": None if groups is None else {"name": groups.name, "groups": groups.nunique()},
     }
 

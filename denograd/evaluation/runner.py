@@ -198,7 +198,7 @@ def _usable(
     for table in tables:
         try:
             found = _fitting_sizes(table, sizes, console)
-            plans[table.name] = plan_columns(table)
+            plans[table.name] = _plan(table)
         except TableError as error:
             if table.name not in optional:
                 raise
@@ -212,6 +212,13 @@ def _usable(
             "other tables"
         )
     return usable, fitting, plans
+
+
+def _plan(table: Table) -> ColumnPlan:
+    """What columns are used as; those of sequences are all steps of their channels."""
+    if table.n_channels:
+        return ColumnPlan(numeric=tuple(str(name) for name in table.features.columns))
+    return plan_columns(table)
 
 
 def _note(console: Console, message: str) -> None:
@@ -258,6 +265,8 @@ def _fingerprint(table: Table) -> str:
     if table.groups is not None:
         frame[" "] = table.groups
     found = hashlib.sha256(frame.to_csv(index=False).encode()).hexdigest()
+    if table.n_channels:
+        found = f"{table.n_channels} channels, {found}"
     # Inner folds split groups once: what was chosen by such folds must not mix with results of now.
     return found if table.groups is None else f"inner folds of whole groups, {found}"
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from denograd.baselines.context import fit_context_model
 from denograd.data import ColumnPlan, Encoder, Split, Table, TargetScale
+from denograd.data.sequences import SequenceEncoder
 from denograd.evaluation.cases import FIT
 from denograd.evaluation.config import EvaluationConfig
 from denograd.evaluation.stacked import train_stack
@@ -96,21 +97,35 @@ def encode(
     table: Table, plan: ColumnPlan, train: NDArray[np.int64], test: NDArray[np.int64]
 ) -> CellData:
     """Rows as a model sees them, by an encoder that is fitted to the training rows."""
-    encoder = Encoder(plan).fit(table.features.iloc[train])
-    columns = [*plan.numeric, *plan.date, *plan.category]
+    features = table.features
     y_train, y_test = table.y[train], table.y[test]
     scale = TargetScale.fit(y_train) if table.n_classes is None else None
+    encoder: Encoder | SequenceEncoder
+    if table.n_channels:
+        # Every element is a column of its own.
+        encoder, sources, n_columns = sequence_encoder(table, train), None, 0
+    else:
+        encoder = Encoder(plan).fit(features.iloc[train])
+        sources = columns_of(encoder.feature_names_, plan)
+        n_columns = len([*plan.numeric, *plan.date, *plan.category])
     return CellData(
-        encoder.transform(table.features.iloc[train]),
+        encoder.transform(features.iloc[train]),
         y_train if scale is None else scale.standardise(y_train),
-        encoder.transform(table.features.iloc[test]),
+        encoder.transform(features.iloc[test]),
         y_test if scale is None else scale.standardise(y_test),
         table.n_classes,
-        columns_of(encoder.feature_names_, plan),
-        len(columns),
+        sources,
+        n_columns,
         scale,
         None if table.group_codes is None else table.group_codes[train],
+        max(table.n_channels, 1),
     )
+
+
+def sequence_encoder(table: Table, train: NDArray[np.int64]) -> SequenceEncoder:
+    """Standardises the channels of a table of sequences by its training rows."""
+    columns = [str(name) for name in table.features.columns]
+    return SequenceEncoder(table.features.iloc[train], columns, table.n_channels)
 
 
 def _message(error: Exception) -> str:

@@ -24,7 +24,6 @@ from denograd.evaluation.train import (
     curve_steps,
     draw_batches,
     extend_curve,
-    initial_model,
     new_curve,
     predictions,
     train_cell,
@@ -87,8 +86,7 @@ def _train_equal(
     first = cells[0]
     name = f"{first.model}, {first.optimizer}"
     models = [
-        initial_model(c.model, d.x_train.shape[1], d.n_classes, c.seed)
-        for c, d in zip(cells, data, strict=True)
+        d.new_model(c.model, c.seed) for c, d in zip(cells, data, strict=True)
     ]
     try:
         episode = _episode(cells, data, models, steps, batch_size)
@@ -120,7 +118,15 @@ def _episode(
     initial = torch.stack([parameters_to_vector(model.parameters()).detach() for model in models])
     tasks = TaskBatch.stack(
         [
-            Task(str(cell.seed), d.x_train, d.y_train, d.x_test, d.y_test, d.n_classes)
+            Task(
+                str(cell.seed),
+                d.x_train,
+                d.y_train,
+                d.x_test,
+                d.y_test,
+                d.n_classes,
+                d.n_channels,
+            )
             for cell, d in zip(cells, data, strict=True)
         ],
         initial.dtype,

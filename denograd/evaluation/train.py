@@ -59,6 +59,7 @@ class CellData:
         n_columns: number of columns; only looked at where ``sources`` is given.
         scale: that a measured target was standardised with.
         groups: ``(n,)``, which training rows belong together; None if each row stands for itself.
+        n_channels: of sequences, whose features are channels by steps; 1 for a table.
     """
 
     x_train: NDArray[np.float32]
@@ -70,11 +71,24 @@ class CellData:
     n_columns: int = 0
     scale: TargetScale | None = None
     groups: NDArray[np.int64] | None = None
+    n_channels: int = 1
 
     def training_rows(self, batch_size: int, seed: int) -> TrainingRows:
         """What a rival that tunes itself is given."""
         return TrainingRows(
-            self.x_train, self.y_train, self.n_classes, batch_size, seed, self.groups
+            self.x_train,
+            self.y_train,
+            self.n_classes,
+            batch_size,
+            seed,
+            self.groups,
+            self.n_channels,
+        )
+
+    def new_model(self, name: str, seed: int) -> TabularModel:
+        """A model for such rows; its weights follow from the seed."""
+        return initial_model(
+            name, self.x_train.shape[1], self.n_classes, seed, self.n_channels
         )
 
 
@@ -107,11 +121,13 @@ class CellResult:
         return bool(self.row.get("diverged", 0))
 
 
-def initial_model(name: str, n_features: int, n_classes: int | None, seed: int) -> TabularModel:
+def initial_model(
+    name: str, n_features: int, n_classes: int | None, seed: int, n_channels: int = 1
+) -> TabularModel:
     """A model whose weights follow from the seed; torch's generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return make_model(name, n_features, n_classes)
+        return make_model(name, n_features, n_classes, n_channels)
 
 
 def draw_batches(rows: int, steps: int, batch_size: int, seed: int) -> Tensor:
@@ -159,8 +175,8 @@ def train_cell(cell: Cell, data: CellData, steps: int, batch_size: int) -> CellR
     Returns:
         the row of the results, the learning curve and the importance of the columns.
     """
-    rows, n_features = data.x_train.shape
-    model = initial_model(cell.model, n_features, data.n_classes, cell.seed)
+    rows = len(data.x_train)
+    model = data.new_model(cell.model, cell.seed)
     recipe = make_optimizer(
         cell.optimizer,
         model,

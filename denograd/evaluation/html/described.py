@@ -7,7 +7,7 @@ from typing import Any
 
 from denograd.evaluation.html import parts
 from denograd.evaluation.html.parts import Fold, Grid, Part, Row, Section, Text, Value
-from denograd.evaluation.html.phrases import listing
+from denograd.evaluation.html.phrases import counted, listing
 
 _OPEN = 3
 """So many tables are shown without a fold."""
@@ -20,7 +20,8 @@ def data(summary: Mapping[str, Any]) -> Section:
     found: list[Part] = [
         Text(
             "What was read, and what became of every column. A gap in a number is filled with the "
-            "median of the training rows and marked by a column of its own."
+            "median of the training rows and marked by a column of its own; one in a sequence is "
+            "filled with the mean of its channel."
         )
     ]
     if len(grids) <= _OPEN:
@@ -38,7 +39,8 @@ def _grid(name: str, facts: Mapping[str, Any]) -> Grid:
         ("test rows of a run", _between(facts["test_rows"])),
         ("target", _target(facts)),
         ("rows that belong together", _group(facts["group"])),
-        ("numbers", _columns(facts["numbers"])),
+        ("sequences", _sequences(facts["channels"], facts["steps"])),
+        ("numbers", "" if facts["channels"] else _columns(facts["numbers"])),
         ("categories", _columns(facts["categories"])),
         ("dates", _columns(facts["dates"])),
     ]
@@ -56,6 +58,10 @@ def _group(group: Mapping[str, Any] | None) -> str:
         f"those of one {group['name']} ({group['groups']:,}); never both trained on and tested, "
         "nor split by inner folds"
     )
+
+
+def _sequences(channels: int, steps: int) -> str:
+    return f"{counted(channels, 'channel')} of {counted(steps, 'step')}" if channels else ""
 
 
 def _between(ends: Sequence[int] | None) -> str:
