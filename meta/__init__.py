@@ -45,7 +45,13 @@ from denograd.meta.estimators import (
     TaskGradients,
     TruncatedBackprop,
 )
-from denograd.meta.family import MixedFamily, PriorFamily, TableFamily, TaskFamily
+from denograd.meta.family import (
+    MixedFamily,
+    PriorFamily,
+    SequencePriorFamily,
+    TableFamily,
+    TaskFamily,
+)
 from denograd.meta.horizon import Curriculum, Truncation
 from denograd.meta.plain import PlainModel
 from denograd.meta.prior import draw_prior_table
@@ -84,6 +90,7 @@ __all__ = [
     "Processes",
     "Progress",
     "Score",
+    "SequencePriorFamily",
     "SourceTable",
     "TableFamily",
     "Task",

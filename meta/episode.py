@@ -201,9 +201,7 @@ def draw_episode(
         ]
     )
     name = distribution.models[rng.integers(len(distribution.models))]
-    template = draw_model(
-        rng, name, tasks.x_train.shape[-1], tasks.n_classes, tasks.n_channels
-    )
+    template = draw_model(rng, name, tasks.x_train.shape[-1], tasks.n_classes, tasks.n_channels)
     batch_size = min(int(rng.choice(distribution.batch_sizes)), int(tasks.rows.min()))
     micro = min(int(rng.choice([4, 4, 8])), batch_size)
     batch_size -= batch_size % micro

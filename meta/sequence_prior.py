@@ -79,7 +79,7 @@ def _background(rng: np.random.Generator, shape: tuple[int, int, int]) -> Array:
         walk = noise.cumsum(-1)
         return np.asarray(walk / walk.std())
     time = np.arange(shape[2])
-    period = np.exp(rng.uniform(np.log(3), np.log(2 * shape[2])))
+    period = np.exp(rng.uniform(np.log(3), np.log(max(4, 2 * shape[2]))))
     phase = rng.uniform(0, 2 * np.pi, shape[:2])[..., None] * rng.integers(2)
     waves = np.sqrt(2) * np.sin(2 * np.pi * time / period + phase)
     return np.asarray(waves + rng.uniform(0.05, 1.0) * noise)
@@ -125,7 +125,7 @@ def _motif(
 ) -> Array:
     """A short curve for each class, at another moment in each row; the first class has none."""
     rows, channels, steps = shape
-    length = int(rng.integers(min(3, steps), max(4, steps // 3) + 1))
+    length = min(steps, int(rng.integers(min(3, steps), max(4, steps // 3) + 1)))
     placed = np.zeros(shape)
     curves = 2 * _curves(rng, classes, channels, length)
     if rng.random() < 0.5:

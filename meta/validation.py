@@ -234,9 +234,7 @@ class MetaValidation:
             tasks = TaskBatch.stack(group)
             width, channels = tasks.x_train.shape[-1], tasks.n_channels
             template = make_model(name, width, tasks.n_classes, channels)
-            episode = judged_episode(
-                rng, tasks, template, rows, steps=self.steps, noise=self.noise
-            )
+            episode = judged_episode(rng, tasks, template, rows, steps=self.steps, noise=self.noise)
             self.cells.append((name, rows, episode))
 
     def _losses(

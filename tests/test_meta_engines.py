@@ -29,7 +29,14 @@ from denograd.meta.engines import ENGINES, BatchedEngine, Engine, HigherEngine, 
 from denograd.meta.episode import reparametrise
 from denograd.meta.forwards import DEEPEST, stacked_forward
 from denograd.meta.plain import PlainModel
-from denograd.models import AdditiveNet, FeatureAttention, RuleNet, SoftTree, TabularModel
+from denograd.models import (
+    AdditiveNet,
+    FeatureAttention,
+    RuleNet,
+    SoftTree,
+    TabularModel,
+    TemporalAttention,
+)
 
 REFERENCES: list[type[Engine]] = [TorchoptEngine, HigherEngine]
 STEPS = 4
@@ -391,6 +398,8 @@ def three_of(
         lambda: FeatureAttention(5, 3, width=6, heads=3),
         lambda: FeatureAttention(5, 3, width=4, heads=2, normalize="entmax"),
         lambda: AdditiveNet(5, 3, width=4),
+        lambda: TemporalAttention(1, 5, 3, width=4),
+        lambda: TemporalAttention(1, 5, 3, width=6, heads=3, normalize="entmax", kernel=1),
     ],
 )
 def test_stacked_forward_equals_the_module_one_task_at_a_time(
@@ -430,6 +439,7 @@ def test_stacked_forward_equals_the_module_one_task_at_a_time(
         lambda: SoftTree(5, None, depth=DEEPEST + 1),
         lambda: FeatureAttention(5, None, width=6, heads=3),
         lambda: AdditiveNet(5, None, width=4),
+        lambda: TemporalAttention(1, 5, None, width=4),
     ],
 )
 def test_stacked_forward_of_measured_targets_equals_the_module(

@@ -85,9 +85,7 @@ def _train_equal(
     """`train_stack` for rows of one width."""
     first = cells[0]
     name = f"{first.model}, {first.optimizer}"
-    models = [
-        d.new_model(c.model, c.seed) for c, d in zip(cells, data, strict=True)
-    ]
+    models = [d.new_model(c.model, c.seed) for c, d in zip(cells, data, strict=True)]
     try:
         episode = _episode(cells, data, models, steps, batch_size)
         rows = [d.training_rows(batch_size, c.seed) for c, d in zip(cells, data, strict=True)]

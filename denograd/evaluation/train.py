@@ -87,9 +87,7 @@ class CellData:
 
     def new_model(self, name: str, seed: int) -> TabularModel:
         """A model for such rows; its weights follow from the seed."""
-        return initial_model(
-            name, self.x_train.shape[1], self.n_classes, seed, self.n_channels
-        )
+        return initial_model(name, self.x_train.shape[1], self.n_classes, seed, self.n_channels)
 
 
 @dataclass(frozen=True)
