@@ -125,6 +125,12 @@ def check_parameters(groups: list[dict[str, Any]], model: nn.Module | None) -> N
 
 def check_parameter(parameter: Tensor, name: str) -> None:
     """Raise `TypeError` for a parameter or `RuntimeError` for a gradient of the wrong kind."""
+    if hasattr(parameter, "device_mesh"):
+        raise TypeError(
+            f"DenoGrad: parameter {name!r} is cut up over processes ({type(parameter).__name__}, "
+            "as fully_shard makes them), and layers are denoised whole; keep the model whole, as in "
+            "DistributedDataParallel, or put the parameter into a group with denoise=False"
+        )
     if parameter.is_complex():
         raise TypeError(
             f"DenoGrad: parameter {name!r} is complex ({parameter.dtype}); only real "

@@ -30,13 +30,15 @@ class Work(NamedTuple):
     Attributes:
         group: the parameters.
         before: ``(N,)``, the parameters before the step.
-        noise_known: ``(L,)``, 1 where the noise was measured.
+        noise: ``(N,)``, the variance of their gradients, 0 where it is not known.
+        context: what is known of the step.
         cleaned: what the denoiser made of their gradients.
     """
 
     group: FlatGroup
     before: Tensor
-    noise_known: Tensor
+    noise: Tensor
+    context: Context
     cleaned: Cleaned
 
 
@@ -92,22 +94,25 @@ class Engine:
             run: what is known about the run.
         """
         work = []
+        if capture is not None:
+            shown = capture.rows([member.parameter for member in active])
+            run = run._replace(batch_size=shown or run.batch_size)
         for group in self._flat.of(active, known):
             gradient, before = group.join(gradients(group)), group.join(group.parameters)
-            noise, context = self.observe(group, gradient, capture, run)
+            noise, context = self._observe(group, gradient, capture, run)
             denoiser = self._denoiser_for(group.device, group.dtype)
             cleaned = clean(denoiser, group.flipped(gradient), noise, before, group.state, context)
-            work.append(Work(group, before, context.noise_known, cleaned))
+            work.append(Work(group, before, noise, context, cleaned))
         return work
 
-    def observe(
+    def _observe(
         self, group: FlatGroup, gradient: Tensor, capture: NoiseCapture | None, run: Run
     ) -> tuple[Tensor, Context]:
         """The noise of a group's gradient at this step, ``(N,)``, and what is known of the step."""
         if capture is None:
             noise, noise_known = torch.zeros_like(gradient), torch.zeros_like(group.counts)
         else:
-            records = capture.records(group.parameters)
+            records = capture.records_for(group.parameters, group.layout, gradient)
             noise, noise_known = noise_variance(gradient, group.layout, records)
         context = Context(
             layout=group.layout,
@@ -116,20 +121,28 @@ class Engine:
             step=self._step_number(group),
             total_steps=group.scalar(run.total_steps),
             rows=group.scalar(run.dataset_size),
-            batch_size=group.scalar((0 if capture is None else capture.rows) or run.batch_size),
+            batch_size=group.scalar(run.batch_size),
         )
         return noise, context
 
     def write(self, work: Sequence[Work]) -> None:
         """Put the cleaned gradients into ``p.grad``, where they differ from the plain ones."""
-        for group, _, _, cleaned in work:
-            if cleaned.changed:
-                cut = group.cut(group.flipped(cleaned.result.gradient))
-                torch._foreach_copy_(gradients(group), cut)
+        for piece in work:
+            self._put(piece, piece.cleaned.result.gradient)
+
+    def take_back(self, work: Sequence[Work]) -> None:
+        """Put the plain gradients back, as after a base's step that failed."""
+        for piece in work:
+            self._put(piece, piece.cleaned.plain)
+
+    def _put(self, piece: Work, flat: Tensor) -> None:
+        if piece.cleaned.changed:
+            group = piece.group
+            torch._foreach_copy_(gradients(group), group.cut(group.flipped(flat)))
 
     def finish(self, work: Sequence[Work], param_groups: list[dict[str, Any]]) -> None:
         """Scale the update that the base made, decay, and keep the new statistics."""
-        for group, before, _, cleaned in work:
+        for group, before, _, _, cleaned in work:
             _scale_update(group, before, cleaned, param_groups)
             group.state = cleaned.result.state
             count = cleaned.fell_back.sum()

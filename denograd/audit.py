@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import numbers
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -298,11 +299,11 @@ class AuditLog:
 
 def check_every(name: str, value: object) -> int:
     """Return a number of steps, 0 allowed, or raise `ValueError`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 0:
         raise ValueError(
             f"{name}={value!r}; it must be a whole number of steps, or 0 to record nothing"
         )
-    return value
+    return int(value)
 
 
 def check_saved(saved: dict[str, Any] | None) -> None:

@@ -30,6 +30,7 @@ from denograd.audit import AuditLog, check_every, check_saved
 from denograd.denoisers import Denoiser, IdentityDenoiser, resolve_denoiser
 from denograd.denoisers._base import reads_noise
 from denograd.noise import NoiseCapture
+from denograd.noise._processes import process_group, runs_beside_others
 from denograd.noise._unexplained import NOWHERE, OtherTerms, told_of_odd
 from denograd.penalties import Penalty, PenaltyWatch
 
@@ -68,7 +69,12 @@ class DenoGrad(Optimizer):
         model: the model that owns the parameters. Dimension 0 of its input counts the rows
             of the batch, and of each module's input too: a module that is given as many of
             something else there (time steps, after a transposition) is misread. Leave
-            ``model`` out for such a model, and take ``"history"``.
+            ``model`` out for such a model, and take ``"history"``. Where gradients are averaged
+            over processes, give the `torch.nn.parallel.DistributedDataParallel` model: noise
+            and rows are then those of all processes, and the same on each. Compile a model
+            (`torch.compile`) after the optimizer is made; what measures its noise breaks its graph
+            at each layer, which ``fullgraph=True`` forbids, and ``"history"`` without ``model``
+            does not.
         total_steps: steps the whole run will take, if known.
         dataset_size: rows of the training set, if known.
         batch_size: rows of a batch, for where the model does not show them: because it is not
@@ -163,7 +169,10 @@ class DenoGrad(Optimizer):
         self.base.zero_grad(**({"set_to_none": set_to_none} if self._says_none else {}))
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group to the base; ``denoise=False`` in it leaves it to the base alone."""
+        """Add a group to the base; ``denoise=False`` in it leaves it to the base alone.
+
+        Modules that the model got since then are watched, too, from the next forward pass on.
+        """
         self.base.add_param_group(param_group)
         try:
             check_parameters(self.param_groups, self._model)
@@ -173,7 +182,7 @@ class DenoGrad(Optimizer):
             self.base.param_groups.pop()
             raise
         if self._capture is not None:
-            self._capture.watch(self._parameters())
+            self.attach_capture(self._model)
 
     # What is known about the run.
 
@@ -244,6 +253,16 @@ class DenoGrad(Optimizer):
         self.detach_capture()
         if reads_noise(self.denoiser):
             self._capture = NoiseCapture(self._parameters(), model)
+            if runs_beside_others() and process_group(model) is None:
+                warnings.warn(
+                    "DenoGrad: this is one of several processes, and model is no "
+                    "DistributedDataParallel; if gradients are averaged over processes, each would "
+                    "take its own rows for all, clean the same gradient in its own way, and drift "
+                    "away from the others. Give the wrapped model (model=ddp_model), or take the "
+                    "denoiser 'history' without model",
+                    UserWarning,
+                    stacklevel=callers_level(),
+                )
 
     def detach_capture(self) -> None:
         """Take all hooks off the model and the parameters; no noise is measured any more.
@@ -328,7 +347,12 @@ class DenoGrad(Optimizer):
             if self._capture is not None and not self._other_terms.done:
                 self._warn_of_other_terms(work, self._capture)
         self._engine.write(work)
-        self.base.step()
+        try:
+            self.base.step()
+        except BaseException:
+            # Whoever tries again must not have the gradients cleaned twice.
+            self._engine.take_back(work)
+            raise
         self._engine.finish(work, self.param_groups)
         if self._capture is not None:
             self._capture.clear()
@@ -336,8 +360,9 @@ class DenoGrad(Optimizer):
 
     def _warn_of_other_terms(self, work: Sequence[Work], capture: NoiseCapture) -> None:
         """Say once that the noise of some layers, or of all, is not known."""
-        for group, _, known, _ in work:
+        for group, _, _, context, _ in work:
             records = capture.records(group.parameters)
+            known = context.noise_known
             self._other_terms.look(group.parameters, gradients(group), records, known)
         found = self._other_terms.end_step()
         if found is None or not (found.odd or (found.everywhere and self._model is not None)):
@@ -349,7 +374,7 @@ class DenoGrad(Optimizer):
     def _record(self, work: Sequence[Work], run: Run) -> None:
         names, step = parameter_names(self.param_groups, self._model), self._engine.steps
         for block, piece in enumerate(work):
-            group, _, noise_known, cleaned = piece
+            group, cleaned = piece.group, piece.cleaned
             self.audit.record(
                 step,
                 [names[p] for p in group.parameters],
@@ -357,9 +382,9 @@ class DenoGrad(Optimizer):
                 group.layout,
                 cleaned.plain,
                 cleaned.result,
-                noise_known,
+                piece.context.noise_known,
                 cleaned.fell_back,
-                seen=features_seen(self._engine, piece, self._capture, run),
+                seen=features_seen(self._engine, piece),
                 block=block,
                 total_steps=run.total_steps,
             )
@@ -411,7 +436,11 @@ class DenoGrad(Optimizer):
         pieces = {} if own is None else unpack(own, self._parameters(), self.denoiser)
         recorded = None if own is None else own.get("recording")
         check_saved(recorded)
+        left_to_base = [group.get("denoise") for group in self.param_groups]
         self.base.load_state_dict(state_dict)
+        for group, denoise in zip(self.param_groups, left_to_base, strict=True):
+            if denoise is not None:  # A plain optimizer's groups do not say.
+                group.setdefault("denoise", denoise)
         if own is None:
             warnings.warn(
                 "DenoGrad: this is the state dict of a plain optimizer; the denoiser's "

@@ -124,7 +124,7 @@ def _motif(
     rng: np.random.Generator, labels: NDArray[np.int64], shape: tuple[int, int, int], classes: int
 ) -> Array:
     """A short curve for each class, at another moment in each row; the first class has none."""
-    rows, channels, steps = shape
+    _, channels, steps = shape
     length = min(steps, int(rng.integers(min(3, steps), max(4, steps // 3) + 1)))
     placed = np.zeros(shape)
     curves = 2 * _curves(rng, classes, channels, length)

@@ -52,9 +52,10 @@ def make_task(
 
     Args:
         name: where it came from.
-        x_train, x_test: ``(rows, F)``; of sequences ``F`` is channels times steps, channel by
-            channel.
-        y_train, y_test: ``(rows,)``, classes or measured numbers.
+        x_train: ``(rows, F)``; of sequences ``F`` is channels times steps, channel by channel.
+        y_train: ``(rows,)``, classes or measured numbers.
+        x_test: ``(test_rows, F)``.
+        y_test: ``(test_rows,)``.
         n_classes: number of classes; None for a measured target.
         channels: of a sequence; 0 for a table.
 

@@ -185,7 +185,7 @@ def test_noise_capture_gives_the_variance_over_rows(make, classes: int | None) -
     ]
     capture = NoiseCapture(parameters, model)
     losses_of_rows(model(x)).sum().backward()
-    assert capture.rows == len(x)
+    assert capture.rows(parameters) == len(x)
     gradients = [p.grad for p in parameters]
     layout = Layout.of(gradients)
     found, known = noise_variance(

@@ -245,7 +245,8 @@ def read_tables(
         paths: files or folders.
         target: name of the label's column in each; default: the last.
         task: see `read_table`; ``auto`` decides for each file by itself.
-        group, n_channels: see `read_table`.
+        group: see `read_table`.
+        n_channels: see `read_table`.
 
     Returns:
         the tables in order, those of one name told apart by ``-2``, ``-3`` and so on,

@@ -19,7 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from denograd.noise._hooks import WeakHook
+from denograd.denoisers import Layout
+from denograd.noise._hooks import WeakHook, is_batched, sweep
+from denograd.noise._processes import process_group, records_of_all, rows_of_all
 from denograd.noise._record import GradientRecord
 from denograd.noise._rows import RowGradients, moments_of
 from denograd.noise._rules import NoiseRule, rule_for
@@ -39,13 +41,17 @@ class _Use(NamedTuple):
     epsilon: float
 
 
-class _Call(NamedTuple):
-    """One call of a module in a forward pass, which has a number: what its rule needs later."""
+@dataclass(eq=False)
+class _Call:
+    """One call of a module in a forward pass, which has a number: what its rule needs later.
+
+    The inputs go with the graph: once a backward pass has used them up, they are None.
+    """
 
     number: int
     module: nn.Module
     rule: NoiseRule
-    inputs: tuple[Any, ...]
+    inputs: tuple[Any, ...] | None
     batch: int | None
 
 
@@ -80,10 +86,13 @@ class NoiseCapture:
 
     Example:
         >>> layer = nn.Linear(3, 1)
-        >>> capture = NoiseCapture(layer.parameters(), layer)
+        >>> parameters = list(layer.parameters())
+        >>> capture = NoiseCapture(parameters, layer)
         >>> layer(torch.randn(8, 3)).mean().backward()
-        >>> capture.rows, [record.count for record in capture.records(layer.parameters())]
-        (8, [8, 8])
+        >>> capture.rows(parameters)
+        8
+        >>> [record.count for record in capture.records(parameters)]
+        [8, 8]
     """
 
     def __init__(self, parameters: Iterable[Tensor], model: nn.Module | None = None) -> None:
@@ -91,12 +100,14 @@ class NoiseCapture:
         self._passes: dict[int, dict[int, list[_Use]]] = {}
         self._running: list[tuple[int, int | None]] = []
         self._handles: list[RemovableHandle] = []
+        self._processes = process_group(model)
         weakref.finalize(self, _remove_all, self._handles)
         self.watch(parameters)
         if model is not None:
             self._attach(model)
 
     def _attach(self, model: nn.Module) -> None:
+        sweep(model)
         covered = [(m, rule) for m in model.modules() if (rule := rule_for(m)) is not None]
         for module, rule in covered:
             hook = WeakHook(self, "_after_module", rule)
@@ -133,10 +144,24 @@ class NoiseCapture:
         entries = [self._entry(parameter) for parameter in parameters]
         return [None if entry is None else entry.record for entry in entries]
 
-    @property
-    def rows(self) -> int:
-        """Rows of the batch, over all its backward calls; 0 if no module told."""
-        return max((e.record.rows for e in self._entries.values() if e.record), default=0)
+    def rows(self, parameters: Sequence[Tensor]) -> int:
+        """Rows of the batch that made these gradients, over all its backward calls.
+
+        0 if no module told. Parameters without a gradient may have a record of an earlier batch.
+        """
+        own = max((record.rows for record in self.records(parameters) if record), default=0)
+        if self._processes is None:
+            return own
+        return rows_of_all(own, parameters[0].device, self._processes)
+
+    def records_for(
+        self, parameters: Sequence[Tensor], layout: Layout, gradient: Tensor
+    ) -> Sequence[GradientRecord | None]:
+        """`records` of parameters that are joined, those of all processes taken together."""
+        found = self.records(parameters)
+        if self._processes is None:
+            return found
+        return records_of_all(found, layout, gradient, self._processes)
 
     def _entry(self, parameter: Tensor) -> _Entry | None:
         entry = self._entries.get(id(parameter))
@@ -186,13 +211,19 @@ class NoiseCapture:
         site = _Call(number, module, rule, inputs, batch)
         tensor.register_hook(WeakHook(self, "_at_output", site))
 
-    def _at_output(self, site: _Call, gradient: Tensor) -> None:
+    def _at_output(self, site: _Call, gradient: Tensor | None) -> None:
+        inputs = site.inputs
+        if not torch._C._autograd._get_current_graph_task_keep_graph():
+            # A loss that somebody keeps holds the graph, and would hold the inputs with it.
+            site.inputs = None
+        if gradient is None or inputs is None or is_batched(gradient):
+            return
         if gradient.is_sparse or gradient.shape[0] == 0:
             return
         epsilon = torch.finfo(gradient.dtype).eps
         with _plain_arithmetic(gradient.device):
             wide = _widened(gradient.detach())
-            contributions = site.rule(site.module, tuple(map(_widened, site.inputs)), wide)
+            contributions = site.rule(site.module, tuple(map(_widened, inputs)), wide)
             energy = wide.square().sum()
         uses = self._current_pass()
         for name, rows in contributions.items():

@@ -5,6 +5,9 @@ from __future__ import annotations
 import weakref
 from typing import Any
 
+import torch
+from torch import Tensor, nn
+
 
 class WeakHook:
     """Call a method of an object for as long as that object lives.
@@ -39,6 +42,11 @@ class WeakHook:
         return getattr(owner, self._method)(*self._first, *args)
 
     @property
+    def is_idle(self) -> bool:
+        """Whether there is nobody left to call."""
+        return self._owner is None or self._owner() is None
+
+    @property
     def __name__(self) -> str:
         # torch.jit.script asks for it, and could compile no hook.
         raise AttributeError(
@@ -48,3 +56,38 @@ class WeakHook:
 
     def __reduce__(self) -> tuple[type[WeakHook], tuple[()]]:
         return (WeakHook, ())
+
+
+def sweep(model: nn.Module) -> None:
+    """Take the hooks off a model that nobody owns, as copies of a model bring them along.
+
+    Example:
+        >>> import copy
+        >>> layer, owner = nn.Linear(2, 1), nn.Linear(2, 1)
+        >>> handle = layer.register_forward_hook(WeakHook(owner, "extra_repr"))
+        >>> twin = copy.deepcopy(layer)
+        >>> sweep(twin)
+        >>> len(layer._forward_hooks), len(twin._forward_hooks)
+        (1, 0)
+    """
+    for module in model.modules():
+        for hooks in (module._forward_hooks, module._forward_pre_hooks):
+            idle = [k for k, hook in hooks.items() if isinstance(hook, WeakHook) and hook.is_idle]
+            for key in idle:
+                del hooks[key]
+                for flags in (
+                    module._forward_hooks_with_kwargs,
+                    module._forward_hooks_always_called,
+                    module._forward_pre_hooks_with_kwargs,
+                ):
+                    flags.pop(key, None)
+
+
+def is_batched(gradient: Tensor) -> bool:
+    """Whether a gradient is that of many backward passes at once.
+
+    That is how `torch.autograd.grad` with ``is_grads_batched=True`` and the vectorised
+    derivatives of `torch.autograd.functional` run; they are no loss of a training step.
+    """
+    functorch = torch._C._functorch
+    return bool(functorch.is_batchedtensor(gradient) or functorch.is_legacy_batchedtensor(gradient))

@@ -109,7 +109,8 @@ NOWHERE = (
     "by the history of the gradients alone. It is measured in linear, convolution, normalisation "
     "and embedding layers, and those of denograd.models, that model(...) calls with the rows of "
     "the batch, two or more, in dimension 0, which must be dimension 0 of the model's first tensor "
-    "argument, too. Where that cannot be, take the denoiser that was meta-trained without: "
+    "argument, too, and not in a model that torch.compile had compiled before the optimizer was "
+    "made. Where that cannot be, take the denoiser that was meta-trained without: "
     'DenoGrad(base, "history", dataset_size=..., batch_size=...)'
 )
 """What a user is told whose model shows no rows at all."""

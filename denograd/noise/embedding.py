@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from denograd.noise._rows import RowGradients
@@ -32,17 +33,20 @@ class EmbeddingRows(RowGradients):
         return zeros.scatter_add_(1, index, gradient)
 
     def moments(self) -> tuple[Tensor, Tensor]:
-        """Without building ``(B, V, D)``: each index of a row is summed where it stands."""
-        index, gradient = self.indices.reshape(-1), self.gradient.flatten(0, 1)
+        """Without building ``(B, V, D)``: what a row says of one index is summed in place."""
+        index, order = self.indices.sort(1)
+        gradient = self.gradient.gather(1, order.unsqueeze(-1).expand_as(self.gradient))
+        # Equal indices stand together now; the first of each begins a run of its own.
+        begins = torch.zeros_like(index)
+        begins[:, 1:] = (index[:, 1:] != index[:, :-1]).to(index.dtype)
+        run = begins.cumsum(1)
+        sums = torch.zeros_like(gradient).scatter_add(
+            1, run.unsqueeze(-1).expand_as(gradient), gradient
+        )
+        of_run = torch.zeros_like(index).scatter(1, run, index).flatten()
         zeros = gradient.new_zeros(self.vocabulary, gradient.shape[-1])
-        if self.indices.shape[1] == 1:
-            squares = gradient.square()
-        else:
-            # An index that a row holds k times is met k times, so each counts 1 / k.
-            same = (self.indices.unsqueeze(2) == self.indices.unsqueeze(1)).to(gradient.dtype)
-            times = same.sum(2, keepdim=True)
-            squares = ((same @ self.gradient).square() / times).flatten(0, 1)
-        return zeros.index_add(0, index, squares), zeros.index_add(0, index, gradient)
+        squares = zeros.index_add(0, of_run, sums.square().flatten(0, 1))
+        return squares, zeros.index_add(0, of_run, sums.flatten(0, 1))
 
 
 def embedding_rows(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -117,7 +118,7 @@ class Penalty(ABC):
 
     @weight.setter
     def weight(self, weight: float) -> None:
-        number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
+        number = isinstance(weight, numbers.Real) and not isinstance(weight, bool)
         if not number or not math.isfinite(weight) or weight < 0:
             raise ValueError(
                 f"{type(self).__name__}: weight={weight!r}; it must be a finite number of at "

@@ -22,7 +22,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from denograd._callers import callers_level
-from denograd.noise._hooks import WeakHook
+from denograd.noise._hooks import WeakHook, is_batched, sweep
 from denograd.penalties._base import Penalty
 from denograd.penalties._sites import Site
 
@@ -44,10 +44,11 @@ class _Addition:
     """What one forward pass adds to the backward pass: ``weight dr/da``, 0 if not finite.
 
     Two losses of one forward pass may go back through it one after the other; the penalty is part
-    of their sum once. ``source`` is what the forward pass made ``a`` with.
+    of their sum once. ``source`` is what the forward pass made ``a`` with. The gradient goes with
+    the graph: once a backward pass has used it up, it is None.
     """
 
-    gradient: Tensor
+    gradient: Tensor | None
     fine: Tensor
     source: Node | None
     added: bool = False
@@ -74,6 +75,7 @@ class PenaltyWatch:
         self._through_scaler = False
         self._handles: list[RemovableHandle] = []
         self.check_groups()
+        sweep(model)
         found = [(penalty, penalty.find(model)) for penalty in self._penalties]
         self._watched = [_Watched(penalty, site) for penalty, sites in found for site in sites]
         for penalty, sites in found:
@@ -208,7 +210,9 @@ class PenaltyWatch:
         result: Tensor = handed_on
         return result
 
-    def _add(self, watched: _Watched, addition: _Addition, flowing: Tensor) -> Tensor | None:
+    def _add(self, watched: _Watched, addition: _Addition, flowing: Tensor | None) -> Tensor | None:
+        if flowing is None or is_batched(flowing):
+            return None
         if not self._reaches_parameters():
             # torch.autograd.grad, as for saliency or a gradient penalty: not the loss.
             return None
@@ -225,6 +229,10 @@ class PenaltyWatch:
         addition.added = True
         penalty._count_dropped(addition.fine)
         extra = addition.gradient
+        if not torch._C._autograd._get_current_graph_task_keep_graph():
+            addition.gradient = None
+        if extra is None:
+            return None
         if penalty.scaler is not None:
             extra = extra * penalty.scaler.scale(torch.ones((), device=extra.device))
         return flowing + extra.to(flowing.dtype)
