@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from denograd.models._base import TabularModel, hide_classes
+from denograd._modes import evaluating
+from denograd.models._base import TabularModel, hide_classes, shares
 
 
 class PlainModel(TabularModel):
@@ -72,13 +73,7 @@ class PlainModel(TabularModel):
         Simonyan et al. 2014, "Deep Inside Convolutional Networks", section 3. The module
         explains nothing by itself; this is an approximation, not its own account.
         """
-        was_training = self.training
-        self.eval()
-        with torch.enable_grad():
+        with evaluating(self), torch.enable_grad():
             rows = self._check_input(x).detach().requires_grad_()
             (slopes,) = torch.autograd.grad(self(rows).max(-1).values.sum(), rows)
-        self.train(was_training)
-        weights = slopes.abs().mean(0)
-        total = weights.sum()
-        even = torch.full_like(weights, 1 / weights.numel())
-        return torch.where(total > 0, weights / total.clamp_min(1e-30), even)
+        return shares(slopes.abs().mean(0))

@@ -370,7 +370,14 @@ def test_plain_model_masks_and_explains() -> None:
     mask = torch.tensor([True, True, False])
     torch.testing.assert_close(model(x, mask), model(changed, mask))
     torch.testing.assert_close(model.feature_importance(x), torch.tensor([0.25, 0.75, 0.0]))
-    assert isinstance(BatchedModel(model).layout.total, int)
+
+
+def test_a_frozen_batch_norm_stays_in_evaluation_mode() -> None:
+    module = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2))
+    model = PlainModel(module, 3, 2)
+    module[0].eval()
+    model.feature_importance(torch.randn(4, 3))
+    assert (module[0].training, module[1].training, model.training) == (False, True, True)
 
 
 def three_of(

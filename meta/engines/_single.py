@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from denograd._modes import evaluating
 from denograd.denoisers import Context, Denoised, Denoiser, Layout, State
 from denograd.denoisers._base import decay_fraction
 from denograd.meta.batched import row_losses
@@ -96,10 +97,8 @@ def micro_losses(model: nn.Module, episode: Episode, index: int, step: int) -> l
 def held_out_loss(model: nn.Module, episode: Episode, index: int) -> Tensor:
     """Loss of one task on its held-out rows, ``()``, see `row_losses`; in evaluation mode."""
     tasks = episode.tasks
-    was_training = model.training
-    model.eval()
-    scores = class_scores(model, episode, index, tasks.x_test[index])
-    model.train(was_training)
+    with evaluating(model):
+        scores = class_scores(model, episode, index, tasks.x_test[index])
     losses, counts = row_losses(scores.unsqueeze(0), tasks.y_test[index].unsqueeze(0))
     return losses.sum() / counts.sum()
 
