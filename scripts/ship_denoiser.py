@@ -21,7 +21,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from _development_tables import KINDS, classification_tables, measured_tables
+from _development_tables import (
+    KINDS,
+    classification_tables,
+    measured_tables,
+    sequence_tables,
+)
 from _journal import write_json
 from joblib import Parallel, delayed
 
@@ -36,9 +41,23 @@ from denograd.models.registry import KNOWN_MODELS
 WEIGHTS = Path("denograd/denoisers/weights")
 
 
-def judges(measured: bool) -> tuple[str, ...]:
-    """Architectures that a control is tuned for."""
-    return tuple(dict.fromkeys(entry.model for entry in read_control(control_file(measured))))
+def judges(arguments: argparse.Namespace) -> tuple[str, ...]:
+    """Architectures that a control is tuned for: of sequences the one that is for them."""
+    if arguments.sequences:
+        return ("temporal_attention",)
+    tuned = read_control(control_file(arguments.measured))
+    return tuple(dict.fromkeys(entry.model for entry in tuned))
+
+
+def add_targets(parser: argparse.ArgumentParser) -> None:
+    """The options that say what a denoiser is judged on."""
+    targets = parser.add_mutually_exclusive_group()
+    targets.add_argument(
+        "--measured", action="store_true", help="targets that are numbers, in place of classes"
+    )
+    targets.add_argument(
+        "--sequences", action="store_true", help="series with their channels, in place of tables"
+    )
 
 
 COMPUTED = {"schema", "kind", "features", "coefficients", "config", "tensors", "sha256"}
@@ -99,18 +118,21 @@ def judge(
 
 
 def tables_to_judge_by(
-    data: Path, measured: bool, kinds: Sequence[str] = ("classes", "series")
+    arguments: argparse.Namespace, kinds: Sequence[str] = ("classes", "series")
 ) -> list[SourceTable]:
-    """The tables of meta-validation: those whose target is a number, or those of some kinds."""
-    if measured:
-        return measured_tables(data, "meta_validation")
-    return classification_tables(data, "meta_validation", kinds)
+    """The tables of meta-validation that `add_targets` asks for; of classes some kinds."""
+    if arguments.measured:
+        return measured_tables(arguments.data, "meta_validation")
+    if arguments.sequences:
+        return sequence_tables(arguments.data, "meta_validation")
+    return classification_tables(arguments.data, "meta_validation", kinds)
 
 
-def folder_of(out: Path, denoiser: str | Path, measured: bool) -> Path:
+def folder_of(arguments: argparse.Namespace, denoiser: str | Path) -> Path:
     """Where what has been judged of a denoiser stands; made if it is not there."""
     digest = read_card(denoiser)["sha256"][:12]
-    folder = out / (f"{digest}-measured" if measured else digest)
+    kind = "-measured" if arguments.measured else "-sequences" if arguments.sequences else ""
+    folder: Path = arguments.out / f"{digest}{kind}"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -142,20 +164,18 @@ def main() -> None:
         "--models", nargs="+", choices=KNOWN_MODELS, help="default: all that a control is tuned for"
     )
     parser.add_argument("--kinds", nargs="+", default=["classes", "series"], choices=KINDS)
-    parser.add_argument(
-        "--measured", action="store_true", help="targets that are numbers, in place of --kinds"
-    )
+    add_targets(parser)
     parser.add_argument(
         "--out", type=Path, default=Path("runs/ship"), help="folder of what has been judged"
     )
     parser.add_argument("--jobs", type=int, default=1, help="architectures at the same time")
     arguments = parser.parse_args()
     denoiser = load_denoiser(arguments.denoiser)
-    tables = tables_to_judge_by(arguments.data, arguments.measured, arguments.kinds)
-    folder = folder_of(arguments.out, arguments.denoiser, arguments.measured)
+    tables = tables_to_judge_by(arguments, arguments.kinds)
+    folder = folder_of(arguments, arguments.denoiser)
     by_model = Parallel(n_jobs=arguments.jobs)(
         delayed(judge)(denoiser, tables, model, arguments.seeds, arguments.rates, folder)
-        for model in arguments.models or judges(arguments.measured)
+        for model in arguments.models or judges(arguments)
     )
     cells = {rate: {k: v for one in by_model for k, v in one[rate].items()} for rate in by_model[0]}
     scores = {rate: score_of(found) for rate, found in cells.items()}

@@ -21,11 +21,13 @@ from pathlib import Path
 
 from _denoiser_arguments import trained_denoiser
 from _page import changes_by_table, markdown, mean_ratio
-from ship_denoiser import folder_of, judge, tables_to_judge_by
+from ship_denoiser import add_targets, folder_of, judge, judges, tables_to_judge_by
 
 from denograd.base import settings_by_model
 from denograd.meta.validation import Judged, score_of
 from denograd.models.registry import KNOWN_MODELS
+
+USUAL = ("soft_tree", "attention", "additive_net", "rule_net")
 
 HEAD = ("model", "first", "second", "first / second", "lower in", "worst", "by rows")
 
@@ -55,23 +57,24 @@ def main() -> None:
         "--models",
         nargs="+",
         choices=KNOWN_MODELS,
-        default=["soft_tree", "attention", "additive_net", "rule_net"],
+        help="default: soft_tree attention additive_net rule_net; of sequences temporal_attention",
     )
     parser.add_argument("--rate", type=float, help="of the first one's base; default: the second's")
     parser.add_argument("--seeds", type=int, default=4)
-    parser.add_argument("--measured", action="store_true", help="targets that are numbers")
+    add_targets(parser)
     parser.add_argument(
         "--out", type=Path, default=Path("runs/ship"), help="folder of what has been judged"
     )
     arguments = parser.parse_args()
-    tables = tables_to_judge_by(arguments.data, arguments.measured)
-    bases = settings_by_model(arguments.second, arguments.models)
+    tables = tables_to_judge_by(arguments)
+    models = arguments.models or (judges(arguments) if arguments.sequences else USUAL)
+    bases = settings_by_model(arguments.second, models)
     lines = []
-    for model in arguments.models:
+    for model in models:
         rate, found = float(bases[model]["lr"]), []
         for name, own in ((arguments.first, arguments.rate or rate), (arguments.second, rate)):
             denoiser = trained_denoiser(name, f"two_denoisers.py: {name} was not meta-trained")
-            folder = folder_of(arguments.out, name, arguments.measured)
+            folder = folder_of(arguments, name)
             found += judge(denoiser, tables, model, arguments.seeds, [own], folder).values()
         lines.append(line_of(model, *found))
     print("\n" + markdown(HEAD, lines))
