@@ -26,6 +26,7 @@ MODELS = {
     "attention": "attention",
     "additive_net": "additive net",
     "rule_net": "rule net",
+    "temporal_attention": "attention over time",
 }
 
 CONTEXT = {
@@ -81,7 +82,7 @@ def figures(name: str, summary: Mapping[str, Any]) -> str:
     parts = [basics(summary)]
     if name == "benchmark":
         parts += [bars(summary["comparisons"]["denograd"]), by_table(summary)]
-    elif name in ("benchmark-regression", "benchmark-large"):
+    elif name in ("benchmark-regression", "benchmark-large", "benchmark-sequences"):
         parts.append(by_table(summary))
     else:
         parts.append(against(summary, "denograd", "adamw_cv", " (wanted: 1.00)"))

@@ -46,7 +46,7 @@ def read_label_first(*files: bytes) -> pd.DataFrame:
     """Series of one channel, a line each, its label before it and blanks between all.
 
     Example:
-        >>> read_label_first(b"  1.0  0.5  2.0\n", b"  0.0  0.7  3.0\n")
+        >>> read_label_first(b"  1.0  0.5  2.0\\n", b"  0.0  0.7  3.0\\n")
             t0   t1 target
         0  0.5  2.0      1
         1  0.7  3.0      0

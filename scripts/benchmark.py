@@ -7,7 +7,8 @@ control (AdamW tuned on the meta-training tasks), AdamW with torch's defaults, a
 cross-validation, at 48 times the cost; a third (`--regression`) has the held-out tables whose
 target is a number, with the denoisers `regression` and `default`; a fourth (`--rivals`) has every
 rival of `denograd.baselines`, tuned as the control is, on soft trees, and needs the extra `rivals`;
-a fifth (`--large`) has 512 rows, on the tables that have as many. Interrupted, it goes on where it
+a fifth (`--large`) has 512 rows, on the tables that have as many; a sixth (`--sequences`) has the
+held-out time series, with attention over their steps. Interrupted, it goes on where it
 stopped. With `--context` the first grid has models outside torch, too.
 
     python scripts/fetch_data.py --out data
@@ -16,6 +17,7 @@ stopped. With `--context` the first grid has models outside torch, too.
     python scripts/benchmark.py --data data --regression
     python scripts/benchmark.py --data data --rivals
     python scripts/benchmark.py --data data --large
+    python scripts/benchmark.py --data data --sequences
 
 Writes `docs/benchmark.html`, or `docs/benchmark-GRID.html`, each the whole report of
 `denograd evaluate`, and the figures of `docs/benchmark.md` and of the README. A part of a grid,
@@ -53,6 +55,7 @@ class Grid(NamedTuple):
     seeds: int
     task: TaskName = "classification"
     models: tuple[str, ...] = MODELS
+    sequences: bool = False
 
 
 GRIDS = {
@@ -67,20 +70,45 @@ GRIDS = {
         "regression",
     ),
     "benchmark-large": Grid(("adamw", "adamw_default", "denograd", "denograd:history"), (512,), 10),
+    "benchmark-sequences": Grid(
+        ("adamw", "adamw_default", "denograd"),
+        (16, 32, 64, 128),
+        10,
+        models=("temporal_attention",),
+        sequences=True,
+    ),
     "benchmark-rivals": Grid(("adamw", "denograd", *RIVALS), (32, 128), 3, models=("soft_tree",)),
 }
 
+OPTIONS = tuple(name.removeprefix("benchmark-") for name in GRIDS if name != "benchmark")
+"""What chooses a grid on the command line; none for the first."""
+
 
 def held_out_tables(
-    data: Path, split: str = "held_out", task: TaskName = "classification"
+    data: Path,
+    split: str = "held_out",
+    task: TaskName = "classification",
+    sequences: bool = False,
 ) -> list[Table]:
-    """The tables of a split and a task, no time series, as `scripts/fetch_data.py` wrote them.
+    """The tables of a split and a task, as `scripts/fetch_data.py` wrote them.
+
+    Args:
+        data: the folder that it wrote to.
+        split: of the list of data sets.
+        task: classes or measured targets.
+        sequences: the time series with classes, and no others.
 
     Raises:
         TableError: a table of the list is not there.
     """
     kinds = KINDS["classes"] if task == "classification" else (task,)
-    files = [d.file for d in read_list() if d.split == split and d.task in kinds]
+    if sequences:
+        kinds = ("ts-classification",)
+    files = {
+        d.file: int(d.shape.split("x")[0]) if sequences else 0
+        for d in read_list()
+        if d.split == split and d.task in kinds
+    }
     missing = [file for file in files if not (data / file).exists()]
     if missing:
         raise TableError(
@@ -89,7 +117,10 @@ def held_out_tables(
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TableWarning)
-        return [read_table(data / file, "target", task=task) for file in files]
+        return [
+            read_table(data / file, "target", task=task, n_channels=channels)
+            for file, channels in files.items()
+        ]
 
 
 def asked_for(name: str, arguments: argparse.Namespace) -> Grid:
@@ -113,7 +144,7 @@ def run(name: str, arguments: argparse.Namespace) -> Evaluation:
         seeds=grid.seeds,
         context=arguments.context,
     )
-    tables = held_out_tables(arguments.data, arguments.split, grid.task)
+    tables = held_out_tables(arguments.data, arguments.split, grid.task, grid.sequences)
     return evaluate(
         tables,
         config,
@@ -140,6 +171,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--regression", action="store_true", help="the grid of measured targets")
     parser.add_argument("--rivals", action="store_true", help="the grid of all rivals")
     parser.add_argument("--large", action="store_true", help="the grid of 512 rows")
+    parser.add_argument("--sequences", action="store_true", help="the grid of time series")
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder of the runs")
     parser.add_argument("--docs", type=Path, default=Path("docs"), help="folder of the pages")
     parser.add_argument("--models", nargs="+", help="default: the grid's")
@@ -162,9 +194,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
 def main(words: list[str] | None = None) -> None:
     """Run one of the grids and write its pages."""
     arguments = parse(words)
-    chosen = [
-        grid for grid in ("tuned", "regression", "rivals", "large") if getattr(arguments, grid)
-    ]
+    chosen = [option for option in OPTIONS if getattr(arguments, option)]
     if len(chosen) > 1:
         raise SystemExit(f"benchmark.py: --{' and --'.join(chosen)} are two grids; run one by one")
     if chosen and arguments.context:

