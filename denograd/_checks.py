@@ -128,8 +128,8 @@ def check_parameter(parameter: Tensor, name: str) -> None:
     if hasattr(parameter, "device_mesh"):
         raise TypeError(
             f"DenoGrad: parameter {name!r} is cut up over processes ({type(parameter).__name__}, "
-            "as fully_shard makes them), and layers are denoised whole; keep the model whole, as in "
-            "DistributedDataParallel, or put the parameter into a group with denoise=False"
+            "as fully_shard makes them), and layers are denoised whole; keep the model whole, as "
+            "in DistributedDataParallel, or put the parameter into a group with denoise=False"
         )
     if parameter.is_complex():
         raise TypeError(

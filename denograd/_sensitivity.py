@@ -23,7 +23,7 @@ from torch import Tensor
 
 from denograd.audit import AuditLog, Entry
 from denograd.denoisers import Denoiser, DenoiserFileError, resolve_denoiser
-from denograd.denoisers.wiener import NEUTRAL
+from denograd.denoisers.wiener import COEFFICIENTS
 
 SNAPSHOTS, POINTS, MOVED = 60, 9, 16
 """Recorded steps to look at, points of a curve, and layers of a step that are moved."""
@@ -31,7 +31,7 @@ SNAPSHOTS, POINTS, MOVED = 60, 9, 16
 RANGE = (0.05, 0.95)
 """Quantiles of a feature between which it is moved."""
 
-MULTIPLIERS = ("gradient_gain", "fast_kappa", "update_gain", "slow_kappa", "decay")
+MULTIPLIERS = tuple(name for name, found in COEFFICIENTS.items() if found.multiplies)
 """Coefficients that multiply something, so that their effects are ratios."""
 
 
@@ -288,4 +288,5 @@ def _check(denoiser: Readable, entries: Sequence[Entry]) -> None:
 
 def neutral(coefficient: str) -> float:
     """The value at which a coefficient does nothing; 1 for a kappa, which is Wiener's own gain."""
-    return NEUTRAL.get(coefficient, 1.0)
+    known = COEFFICIENTS.get(coefficient)
+    return 1.0 if known is None else known.neutral

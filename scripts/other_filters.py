@@ -83,12 +83,12 @@ class Refiltered(WienerDenoiser):
         self.correction: Tensor | None = None
 
     def gains(
-        self, statistics: LayerStatistics, kappa_fast: Tensor, kappa_slow: Tensor
+        self, statistics: LayerStatistics, fast_kappa: Tensor, slow_kappa: Tensor
     ) -> tuple[Tensor, Tensor]:
         """As the trained one's, or of pooled signals and noises."""
         self.variance, self.statistics = statistics.noise, statistics
         if not self.how.startswith("gains"):
-            return super().gains(statistics, kappa_fast, kappa_slow)
+            return super().gains(statistics, fast_kappa, slow_kappa)
         pool = self._column_mean if self.how == "gains by column" else self._layer_mean
         variance = self._over_layers(statistics.noise, pool)
 
@@ -96,7 +96,7 @@ class Refiltered(WienerDenoiser):
             signal = self._over_layers(moment.square(), pool)
             return (signal + TINY) / (signal + kappa * variance + TINY)
 
-        return wiener(statistics.fast, kappa_fast), wiener(statistics.slow, kappa_slow)
+        return wiener(statistics.fast, fast_kappa), wiener(statistics.slow, slow_kappa)
 
     def forward(
         self, gradient: Tensor, noise: Tensor, parameter: Tensor, state: State, context: Context

@@ -195,7 +195,7 @@ def test_wiener_gain_is_one_without_noise_and_small_without_signal() -> None:
         denoiser.last.weight.zero_()
         denoiser.last.bias.zero_()
         for name in ("fast_filter", "slow_filter"):
-            denoiser.last.bias[COEFFICIENTS.index(name)] = 50.0
+            denoiser.last.bias[list(COEFFICIENTS).index(name)] = 50.0
     parameter, gradient = torch.zeros(LAYOUT.total).double(), gradients(1)[0]
     state = denoiser.init_state(parameter, LAYOUT)
     clean = denoiser(gradient, torch.zeros_like(gradient), parameter, state, context())

@@ -240,7 +240,7 @@ NAMES = "gradient_gain fast_filter fast_kappa add_fast add_slow update_gain slow
 def test_bounds_of_a_coefficient_and_of_no_other(index: int, name: str) -> None:
     features = torch.linspace(-1, 1, 2 * len(FEATURES), dtype=torch.double).reshape(2, -1)
     expected = make_denoiser().coefficients(features)[0].tolist()
-    assert COEFFICIENTS[index] == name
+    assert list(COEFFICIENTS)[index] == name
     for raw, bound in zip((-1e4, 1e4), BOUNDS[index], strict=True):
         denoiser = make_denoiser()
         with torch.no_grad():

@@ -15,7 +15,6 @@ from torch.nn import functional as F
 from denograd import IdentityDenoiser, WienerDenoiser
 from denograd.meta import (
     Backprop,
-    BatchedModel,
     Episode,
     Estimator,
     MetaLoss,

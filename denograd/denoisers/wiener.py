@@ -9,8 +9,8 @@ layers of any size, and what it did can be read from its coefficients.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,21 +25,40 @@ from denograd.statistics import (
     update_statistics,
 )
 
-COEFFICIENTS = (
-    "gradient_gain",
-    "fast_filter",
-    "fast_kappa",
-    "add_fast",
-    "add_slow",
-    "update_gain",
-    "slow_filter",
-    "slow_kappa",
-    "decay",
-)
-"""Names of the coefficients of a layer, in order; `WienerDenoiser` says what each does."""
 
-NEUTRAL = dict.fromkeys(("fast_filter", "slow_filter", "add_fast", "add_slow", "decay"), 0.0)
-"""Values at which a coefficient does nothing; 1 for those that are not named here."""
+class Coefficient(NamedTuple):
+    """What is fixed of a coefficient; `WienerDenoiser` says what it does.
+
+    Attributes:
+        bounded: from what the net gives, any number, to the coefficient.
+        neutral: value at which it does nothing.
+        multiplies: whether it multiplies something, so that its effects are ratios.
+        start: what the net gives before it is trained.
+    """
+
+    bounded: Callable[[Tensor], Tensor]
+    neutral: float
+    multiplies: bool
+    start: float = 0.0
+
+
+def _factor(largest: float, middle: float = 1.0) -> Callable[[Tensor], Tensor]:
+    """Between ``middle e^-largest`` and ``middle e^largest``."""
+    return lambda raw: middle * torch.exp(largest * torch.tanh(raw))
+
+
+COEFFICIENTS = {
+    "gradient_gain": Coefficient(_factor(1.5), neutral=1.0, multiplies=True),
+    "fast_filter": Coefficient(torch.sigmoid, neutral=0.0, multiplies=False, start=-2.0),
+    "fast_kappa": Coefficient(_factor(4.0), neutral=1.0, multiplies=True),
+    "add_fast": Coefficient(torch.tanh, neutral=0.0, multiplies=False),
+    "add_slow": Coefficient(torch.tanh, neutral=0.0, multiplies=False),
+    "update_gain": Coefficient(_factor(2.5), neutral=1.0, multiplies=True),
+    "slow_filter": Coefficient(torch.sigmoid, neutral=0.0, multiplies=False, start=-2.0),
+    "slow_kappa": Coefficient(_factor(4.0), neutral=1.0, multiplies=True),
+    "decay": Coefficient(_factor(3.0, middle=0.05), neutral=0.0, multiplies=True, start=-0.5),
+}
+"""The coefficients of a layer by name, in the order in which the net gives them."""
 
 
 class WienerDenoiser(nn.Module):
@@ -82,7 +101,7 @@ class WienerDenoiser(nn.Module):
     """
 
     feature_names: tuple[str, ...] = FEATURES
-    coefficient_names: tuple[str, ...] = COEFFICIENTS
+    coefficient_names: tuple[str, ...] = tuple(COEFFICIENTS)
     PARTS: ClassVar[dict[str, tuple[str, ...]]] = {
         "filter": ("fast_filter", "slow_filter"),
         "gains": ("gradient_gain", "update_gain", "decay"),
@@ -118,10 +137,8 @@ class WienerDenoiser(nn.Module):
         self.last = nn.Linear(hidden, len(COEFFICIENTS))
         with torch.no_grad():
             self.last.weight.mul_(0.1)
-            self.last.bias.zero_()
-            for name in ("fast_filter", "slow_filter"):
-                self.last.bias[COEFFICIENTS.index(name)] = -2.0
-            self.last.bias[COEFFICIENTS.index("decay")] = -0.5
+            starts = [coefficient.start for coefficient in COEFFICIENTS.values()]
+            self.last.bias.copy_(torch.tensor(starts))
 
     @property
     def config(self) -> dict[str, Any]:
@@ -144,29 +161,13 @@ class WienerDenoiser(nn.Module):
             features = torch.cat((features, mean), dim=-1)
         hidden = torch.tanh(_linear(features, self.first))
         raw = _linear(torch.tanh(_linear(hidden, self.second)), self.last)
-        bounded = torch.tanh(raw)
-        gain, filter_fast, kappa_fast, fast, slow, update, filter_slow, kappa_slow, decay = range(9)
-        coefficients = torch.stack(
-            (
-                torch.exp(1.5 * bounded[..., gain]),
-                torch.sigmoid(raw[..., filter_fast]),
-                torch.exp(4.0 * bounded[..., kappa_fast]),
-                bounded[..., fast],
-                bounded[..., slow],
-                torch.exp(2.5 * bounded[..., update]),
-                torch.sigmoid(raw[..., filter_slow]),
-                torch.exp(4.0 * bounded[..., kappa_slow]),
-                0.05 * torch.exp(3.0 * bounded[..., decay]),
-            ),
-            dim=-1,
-        )
-        if not self.disabled:
-            return coefficients
-        kept = []
-        for name, values in zip(COEFFICIENTS, coefficients.unbind(-1), strict=True):
-            neutral = torch.full_like(values, NEUTRAL.get(name, 1.0))
-            kept.append(neutral if name in self.disabled else values)
-        return torch.stack(kept, dim=-1)
+        found = []
+        for (name, coefficient), values in zip(COEFFICIENTS.items(), raw.unbind(-1), strict=True):
+            if name in self.disabled:
+                found.append(torch.full_like(values, coefficient.neutral))
+            else:
+                found.append(coefficient.bounded(values))
+        return torch.stack(found, dim=-1)
 
     def observe(
         self, gradient: Tensor, noise: Tensor, parameter: Tensor, state: State, context: Context
@@ -179,12 +180,12 @@ class WienerDenoiser(nn.Module):
         return layer_features(statistics, context), statistics, new_state
 
     def gains(
-        self, statistics: LayerStatistics, kappa_fast: Tensor, kappa_slow: Tensor
+        self, statistics: LayerStatistics, fast_kappa: Tensor, slow_kappa: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Wiener's gains of the fast and of the slow moment, ``(..., N)`` as the kappas are."""
         return (
-            _wiener_gain(statistics.fast, kappa_fast * statistics.noise),
-            _wiener_gain(statistics.slow, kappa_slow * statistics.noise),
+            _wiener_gain(statistics.fast, fast_kappa * statistics.noise),
+            _wiener_gain(statistics.slow, slow_kappa * statistics.noise),
         )
 
     def forward(
@@ -193,13 +194,15 @@ class WienerDenoiser(nn.Module):
         """Clean a gradient; see `denograd.Denoiser` for shapes."""
         features, statistics, new_state = self.observe(gradient, noise, parameter, state, context)
         coefficients = self.coefficients(features)
-        spread = context.layout.spread(coefficients[..., :8].movedim(-1, 0))
-        gain, filter_fast, kappa_fast, fast, slow, update, filter_slow, kappa_slow = spread
-        w_fast, w_slow = self.gains(statistics, kappa_fast, kappa_slow)
-        cleaned = gradient * gain * (1 - filter_fast + filter_fast * w_fast)
-        cleaned = cleaned + fast * statistics.fast + slow * statistics.slow
-        update_gain = update * (1 - filter_slow + filter_slow * w_slow)
-        return Denoised(cleaned, update_gain, coefficients[..., 8], new_state, coefficients)
+        # The last one, the decay, is one number a layer.
+        of_elements = self.coefficient_names[:-1]
+        spread = context.layout.spread(coefficients[..., :-1].movedim(-1, 0))
+        c = dict(zip(of_elements, spread, strict=True))
+        w, w_slow = self.gains(statistics, c["fast_kappa"], c["slow_kappa"])
+        cleaned = gradient * c["gradient_gain"] * (1 - c["fast_filter"] + c["fast_filter"] * w)
+        cleaned = cleaned + c["add_fast"] * statistics.fast + c["add_slow"] * statistics.slow
+        gain = c["update_gain"] * (1 - c["slow_filter"] + c["slow_filter"] * w_slow)
+        return Denoised(cleaned, gain, coefficients[..., -1], new_state, coefficients)
 
 
 def _linear(x: Tensor, layer: nn.Linear) -> Tensor:
