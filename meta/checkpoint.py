@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
+from denograd._files import write_whole
 from denograd.meta.config import MetaTrainingError
 
 
@@ -59,10 +59,8 @@ def write_checkpoint(
     tensors |= {f"average.{k}": v for k, v in average.state_dict().items()}
     for i, state in optimizer.state_dict()["state"].items():
         tensors |= {f"adam.{i}.{k}": torch.as_tensor(v) for k, v in state.items()}
-    partial = path.with_suffix(".partial")
     metadata = {"progress": json.dumps(asdict(progress))}
-    save_file({k: v.contiguous() for k, v in tensors.items()}, partial, metadata)
-    os.replace(partial, path)
+    write_whole(path, save({k: v.contiguous() for k, v in tensors.items()}, metadata))
 
 
 def read_checkpoint(

@@ -26,6 +26,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from denograd._files import write_whole
 from denograd.denoisers._base import Denoiser
 from denograd.denoisers.card import (
     ADVICE,
@@ -126,8 +127,8 @@ def save_denoiser(
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"save_denoiser: the card is not plain JSON: {error}") from error
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write(path, weights)
-    _write(path.with_suffix(".json"), encoded)
+    write_whole(path, weights)
+    write_whole(path.with_suffix(".json"), encoded)
 
 
 def load_denoiser(path: str | os.PathLike[str]) -> WienerDenoiser:
@@ -291,19 +292,6 @@ def _hub_address(spec: str | os.PathLike[str]) -> str | None:
 def _weights_folder() -> Path:
     """The folder of shipped weights; wheels are unpacked, so it is an ordinary folder."""
     return Path(str(resources.files("denograd"))) / "denoisers" / "weights"
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file that is there whole or not at all, even if the power fails."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _build(path: Path, weights: bytes, card: dict[str, Any]) -> WienerDenoiser:

@@ -9,15 +9,17 @@ runs again.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
+from denograd._files import write_whole
 from denograd.evaluation.config import EvaluationError, OtherSettingsError
 from denograd.evaluation.joining import join
 from denograd.evaluation.metrics import METRICS
@@ -175,18 +177,16 @@ class Journal:
 
     def write_results(self, order: list[Cell]) -> None:
         """Write ``results.csv`` anew, its finished cells in the order given."""
-
-        def write(file: TextIO) -> None:
-            writer = csv.DictWriter(file, self._columns)
-            writer.writeheader()
-            writer.writerows(self.finished[cell].row for cell in order if cell in self.finished)
-
-        self._replace("results.csv", write)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self._columns)
+        writer.writeheader()
+        writer.writerows(self.finished[cell].row for cell in order if cell in self.finished)
+        write_whole(self.folder / "results.csv", text.getvalue().encode())
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Write a JSON file of the folder, whole or not at all."""
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        self._replace(name, lambda file: file.write(text))
+        write_whole(self.folder / name, text.encode())
 
     def versions_before(self, versions: dict[str, Any]) -> dict[str, Any]:
         """What cells of before were run with where it differs from now, which is then noted.
@@ -241,15 +241,7 @@ class Journal:
 
     def _rewrite_cells(self) -> None:
         lines = [_line(result) for result in self.finished.values()]
-        self._replace("cells.jsonl", lambda file: file.writelines(lines))
-
-    def _replace(self, name: str, write: Any) -> None:
-        temporary = self.folder / f".{name}.tmp"
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self.folder / name)
+        write_whole(self.folder / "cells.jsonl", "".join(lines).encode())
 
 
 def _line(result: CellResult) -> str:

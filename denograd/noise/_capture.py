@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from denograd._modes import plain_arithmetic
 from denograd.denoisers import Layout
 from denograd.noise._hooks import WeakHook, is_batched, sweep
 from denograd.noise._processes import process_group, records_of_all, rows_of_all
@@ -221,7 +221,7 @@ class NoiseCapture:
         if gradient.is_sparse or gradient.shape[0] == 0:
             return
         epsilon = torch.finfo(gradient.dtype).eps
-        with _plain_arithmetic(gradient.device):
+        with plain_arithmetic(gradient.device):
             wide = _widened(gradient.detach())
             contributions = site.rule(site.module, tuple(map(_widened, inputs)), wide)
             energy = wide.square().sum()
@@ -254,7 +254,7 @@ class NoiseCapture:
         if old is None or old.is_sparse or gradient.is_sparse:
             return
         continues = entry.record is not None and entry.mark == _mark(old)
-        with _plain_arithmetic(old.device):
+        with plain_arithmetic(old.device):
             if continues and entry.record is not None:
                 if entry.record.calls == 1 and entry.record.rows == 0:
                     entry.record.begin_calls(old.detach())
@@ -281,7 +281,7 @@ class NoiseCapture:
             record = entry.record
         else:
             record = GradientRecord(incoming.was_zero)
-        with _plain_arithmetic(gradient.device):
+        with plain_arithmetic(gradient.device):
             moments = None if uses is None else moments_of([use.rows for use in uses])
             if uses is None or moments is None:
                 record.add_call(None if incoming is None else incoming.gradient)
@@ -321,17 +321,6 @@ def _batch_size(values: Iterable[Any]) -> int | None:
         if found is not None:
             return found
     return None
-
-
-@contextmanager
-def _plain_arithmetic(device: torch.device) -> Iterator[None]:
-    """No graph, and no lowered precision if the backward pass runs under autocast."""
-    with torch.no_grad():
-        if torch.is_autocast_enabled(device.type):
-            with torch.autocast(device.type, enabled=False):
-                yield
-        else:
-            yield
 
 
 def _remove_all(handles: list[RemovableHandle]) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +21,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from denograd._callers import callers_level
+from denograd._modes import plain_arithmetic
 from denograd.noise._hooks import WeakHook, is_batched, sweep
 from denograd.penalties._base import Penalty
 from denograd.penalties._sites import Site
@@ -192,7 +192,7 @@ class PenaltyWatch:
             penalty._note(torch.zeros((), device=tensor.device))
             watched.came_by = True
             return tensor
-        with _plain_arithmetic(tensor.device, differentiable):
+        with plain_arithmetic(tensor.device, differentiable):
             a = tensor.detach()
             a = a.float() if a.element_size() < 4 else a
             value = watched.site.penalty(a.requires_grad_(differentiable))
@@ -298,14 +298,3 @@ def _announce(penalty: Penalty, sites: Sequence[Site], model: nn.Module) -> None
         for line in penalty._picked:
             kind = type(penalty).__name__
             _log.info("%s in %s, at %s", kind, type(model).__name__, line)
-
-
-@contextmanager
-def _plain_arithmetic(device: torch.device, grad: bool) -> Iterator[None]:
-    """Full precision even under autocast, with a graph where one is needed."""
-    with torch.set_grad_enabled(grad):
-        if torch.is_autocast_enabled(device.type):
-            with torch.autocast(device.type, enabled=False):
-                yield
-        else:
-            yield

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from denograd._callers import callers_level
+from denograd._modes import plain_arithmetic
 from denograd.penalties._base import Penalty
 from denograd.penalties._sites import Site
 from denograd.penalties._statistics import nothing
-from denograd.penalties._watch import _announce, _place, _plain_arithmetic
+from denograd.penalties._watch import _announce, _place
 from denograd.penalties.decorrelation import Decorrelation
 from denograd.penalties.saliency import (
     input_saliency,
@@ -287,7 +288,7 @@ class SaliencyDecor:
         for site, a in seen:
             if a.dim() < 2 or a.shape[0] < 2:
                 continue
-            with _plain_arithmetic(a.device, torch.is_grad_enabled()):
+            with plain_arithmetic(a.device, torch.is_grad_enabled()):
                 value = site.penalty(a.float() if a.element_size() < 4 else a)
             total = total + value.to(total.device)
         return total

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from denograd._files import write_whole
 from denograd.evaluation.html import classes, described, measures, overview, record
 from denograd.evaluation.html.parts import Part, Section
 from denograd.evaluation.html.phrases import counted
@@ -44,9 +44,7 @@ def write_report(
     """
     path = folder / "report.html"
     page = render(summary, finished, errors)
-    temporary = folder / ".report.html.tmp"
-    temporary.write_text(page, encoding="utf-8")
-    os.replace(temporary, path)
+    write_whole(path, page.encode())
     return path
 
 
