@@ -4,7 +4,9 @@ Its learning rate, weight decay and schedule are tuned for each model, number of
 number of rows (all of which a denoiser is told, too) on the tasks that denoisers are
 meta-trained on, by ``scripts/tune_control.py``, which writes ``control.json`` beside this
 file; for measured targets on the regression tables of the same split, in
-``control_regression.json``.
+``control_regression.json``. A run takes the settings of the nearest numbers of steps and rows,
+however far they are, and all are of batches of `TUNED_BATCH` rows; an evaluation says so where
+that is not what it runs.
 """
 
 from __future__ import annotations
@@ -22,6 +24,9 @@ CONTROL_FILE = Path(__file__).with_name("control.json")
 
 REGRESSION_CONTROL_FILE = Path(__file__).with_name("control_regression.json")
 """The same for measured targets."""
+
+TUNED_BATCH = 32
+"""Rows of a batch in tuning, or all rows if they were fewer."""
 
 _SCHEMA = 1
 _KEYS = ("model", "steps", "rows", "lr", "weight_decay", "schedule")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from importlib.metadata import version
@@ -14,6 +14,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from denograd.base import base_settings, make_base, settings_by_model
+from denograd.baselines._tuned_file import Tuned
 from denograd.baselines.control import control_file, control_settings, read_control
 from denograd.baselines.cross_validation import (
     FOLDS,
@@ -85,11 +86,12 @@ def make_optimizer(
 
     Args:
         name: ``adamw`` (the control, tuned on the meta-training tasks); ``adamw_cv``
-            (tuned by cross-validation on ``data``); a rival of `RIVALS`, with the settings
-            tuned for it as the control's were; ``NAME:default``, the rival as it comes;
-            ``denograd`` (the shipped denoiser for the kind of target), ``denograd:NAME``
-            (another one) or ``denograd:PATH`` (saved weights). ``adamw_default``,
-            ``adam_default`` and ``sgd`` (learning rate 0.1, momentum 0.9) are never tuned.
+            (tuned by cross-validation on ``data``); a rival of `RIVALS`, with settings found
+            as the control's were, but at 32 and 128 rows and for classes alone;
+            ``NAME:default``, the rival as it comes; ``denograd`` (the shipped denoiser for the
+            kind of target), ``denograd:NAME`` (another one) or ``denograd:PATH`` (saved
+            weights). ``adamw_default``, ``adam_default`` and ``sgd`` (learning rate 0.1,
+            momentum 0.9) are never tuned.
         model: whose parameters it moves.
         model_name: the model's name, for what is tuned by model.
         steps: steps that the run will take.
@@ -149,6 +151,32 @@ def rival_settings(
         return rival, rival.defaults
     found = read_tuned(RIVALS_FILE, RIVALS)
     return rival, tuned_settings(rival, model_name, steps, rows, found)
+
+
+def tuned_entries(name: str, model_name: str, measured: bool = False) -> Sequence[Tuned]:
+    """For which numbers of steps and rows an optimizer was tuned on other tables.
+
+    Args:
+        name: as `make_optimizer` takes it.
+        model_name: the model's name.
+        measured: whether the target is a number, for which the control is tuned apart.
+
+    Returns:
+        an entry each, of which a run takes the `nearest`; none for what is never tuned, is
+        tuned on the run's own rows, or is a denoiser of denograd's.
+
+    Example:
+        >>> sorted({entry.rows for entry in tuned_entries("lion", "soft_tree")})
+        [32, 128]
+        >>> tuned_entries("lion:default", "soft_tree")
+        []
+    """
+    if name == CONTROL:
+        return [t for t in read_control(control_file(measured)) if t.model == model_name]
+    if name == CROSS_VALIDATED or denoiser_of(name, measured) is not None or _is_untuned(name):
+        return []
+    found = read_tuned(RIVALS_FILE, RIVALS)
+    return [t for t in found if (t.optimizer, t.model) == (name, model_name)]
 
 
 def rival_base(rival: Rival, settings: Settings) -> dict[str, Any]:

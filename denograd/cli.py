@@ -119,8 +119,8 @@ def evaluate(
             help="Optimizers, with commas between: adamw (the control, tuned on other tables), "
             "adamw_cv (tuned on each table anew: 48 more trainings a run), denograd, "
             "denograd:NAME (default, regression, history) or denograd:PATH for another denoiser "
-            "than the one for the kind of target, or a rival, tuned like the "
-            f"control or, as NAME:default, as it comes: {_RIVALS}."
+            "than the one for the kind of target, or a rival, tuned as the control was, but at "
+            f"32 and 128 rows and for classes alone, or, as NAME:default, as it comes: {_RIVALS}."
         ),
     ] = "adamw,denograd",
     sizes: Annotated[
@@ -131,13 +131,20 @@ def evaluate(
         ),
     ] = "32,64,128",
     seeds: Annotated[
-        int, typer.Option(help="Number of seeds; ten or more make a steady verdict.")
+        int,
+        typer.Option(
+            help="Number of seeds; ten or more make the means of a table steady. A verdict that "
+            "holds beyond your tables takes six tables or more."
+        ),
     ] = 5,
     steps: Annotated[int, typer.Option(help="Optimizer steps of each run.")] = 200,
     batch_size: Annotated[int, typer.Option(help="Rows of a batch.")] = 32,
     engine: Annotated[
         str,
-        typer.Option(help="batched: all seeds in one stack; loop: one at a time, same results."),
+        typer.Option(
+            help="batched: all seeds in one stack; loop: one at a time, the same results but for "
+            "rounding, which DenoGrad on few rows can amplify to percents of a run's loss."
+        ),
     ] = "batched",
     context: Annotated[
         bool,

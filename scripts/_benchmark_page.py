@@ -233,6 +233,10 @@ def bars(found: Mapping[str, Any]) -> str:
         ("cost of a step, ratio (all seeds in one stack; by itself it is higher)", "-",
          g["step_cost_ratio"]),
     ]  # fmt: skip
+    # Summaries of before do not have it.
+    if g.get("common_steps_ratio") is not None:
+        what = "steps to a test loss that both reach, ratio (no case left out)"
+        rows.insert(4, (what, "-", g["common_steps_ratio"]))
     shown = [[what, bar, _number(value)] for what, bar, value in rows]
     return markdown(["DenoGrad against the control", "wanted", "measured"], shown)
 

@@ -31,7 +31,7 @@ import torch
 from _development_tables import classification_tables, sequence_tables
 from _measured_tasks import MeasuredFamily
 
-from denograd.baselines.control import control_file
+from denograd.baselines.control import TUNED_BATCH, control_file
 from denograd.meta.episode import Episode, assemble_episode, log_uniform
 from denograd.meta.estimators import FLOOR_MEASURED, MetaLoss
 from denograd.meta.family import (
@@ -73,7 +73,7 @@ def draw(
         tasks,
         template,
         steps=steps,
-        batch_size=min(32, rows),
+        batch_size=min(TUNED_BATCH, rows),
         micro=1,
         base="adam",
         learning_rate=torch.ones(count, 1),

@@ -56,6 +56,7 @@ from denograd.evaluation.metrics import class_recalls
 from denograd.evaluation.names import short_names
 from denograd.evaluation.train import curve_steps, draw_batches, initial_model
 from denograd.evaluation.trained_on import seen_before
+from denograd.evaluation.tuned_for import tuned_elsewhere
 
 FIRST_COLUMNS = (
     "dataset,model,optimizer,n_train,seed,steps,log_loss,brier,calibration_error,accuracy,"
@@ -305,6 +306,59 @@ def test_what_a_denoiser_has_seen_stands_in_the_report(tmp_path: Path) -> None:
     assert seen_before(["denograd"], ["wine", "breast_cancer", "iris"], "classification") == []
     # Two tables of different sources may have one name.
     assert seen_before(["denograd:default"], ["mine__diabetes"], "classification") == []
+
+
+@pytest.mark.parametrize(("changes", "expected"), [
+    ({}, []),
+    # Between 32 and 64 rows, and between 100 and 200 steps, the nearest is near.
+    ({"sizes": [48, 20, 256], "steps": 150}, []),
+    ({"steps": 1000}, [
+        "adamw was not tuned for 1,000 steps: it takes what was tuned for 300 (soft_tree) and what "
+        "was tuned for 200 (rule_net)."
+    ]),
+    ({"sizes": [5, 16, 512]}, [
+        "adamw was not tuned for 5 rows: it takes what was tuned for 16 (soft_tree and rule_net).",
+        "adamw was not tuned for 512 rows: it takes what was tuned for 256 (soft_tree and "
+        "rule_net).",
+    ]),
+    # With 16 training rows a batch has no more than these.
+    ({"sizes": [16, 32], "batch_size": 16}, [
+        "adamw was not tuned for batches of 16 rows: its settings are of batches of 32 (with 32 "
+        "training rows)."
+    ]),
+    ({"optimizers": ["lion", "adamw_default", "sam", "denograd", "adamw_cv", "rm3:default"],
+      "sizes": [32, 64]}, [
+        "lion and sam were not tuned for 64 rows: they take what was tuned for 32 (soft_tree and "
+        "rule_net)."
+    ]),
+    ({"optimizers": ["adamw", "lion"], "task": "regression"}, [
+        "lion was tuned for classes alone, and the targets here are measured numbers."
+    ]),
+])  # fmt: skip
+def test_what_an_optimizer_was_not_tuned_for_is_told(
+    changes: dict[str, Any], expected: list[str]
+) -> None:
+    arguments: dict[str, Any] = {
+        "optimizers": ["adamw"],
+        "models": ["soft_tree", "rule_net"],
+        "steps": 200,
+        "sizes": [32],
+        "batch_size": 32,
+        "task": "classification",
+    }
+    assert tuned_elsewhere(**{**arguments, **changes}) == expected
+
+
+def test_a_run_that_nothing_was_tuned_for_is_reported(tmp_path: Path) -> None:
+    config = EvaluationConfig(
+        models=("soft_tree",), optimizers=("adamw", "sgd"), sizes=(16,), seeds=1, steps=2
+    )
+    done = quiet([builtin_table("wine")], config, tmp_path)
+    (said,) = done.summary["tuned_elsewhere"]
+    assert said.startswith("adamw was not tuned for 2 steps: it takes what was tuned for 50")
+    assert done.report is not None
+    assert said in done.report.read_text(encoding="utf-8")
+    assert said in verdict(done.summary)[-1]
 
 
 def predictions_by_hand(monkeypatch: pytest.MonkeyPatch) -> dict[Cell, list[float]]:

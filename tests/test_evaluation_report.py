@@ -17,11 +17,13 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 from rich.console import Console
 
+from denograd.evaluation import curves
 from denograd.evaluation.curves import aligned_runs, plot_curves, plot_ratios
 from denograd.evaluation.html import render, svg, verdicts, write_report
-from denograd.evaluation.html.words import judge, rivals
+from denograd.evaluation.html.words import caveats, judge, rivals
 from denograd.evaluation.report import results_table, verdict
 from denograd.evaluation.summary import summarise
 from denograd.evaluation.train import Cell, CellResult, curve_steps
@@ -356,9 +358,13 @@ def test_the_other_tables_have_the_numbers_of_the_summary(full: Results) -> None
     ]
     assert stability["lion"][1] == pytest.approx(math.prod(worst) ** (1 / len(worst)))
 
-    convergence = values_of(root.one("convergence").all("table")[0])
+    convergence = by_group(root.one("convergence").all("table")[0])
     groups = [*comparisons["lion"]["by_size"].values(), comparisons["lion"]["overall"]]
-    assert convergence["lion"] == [group["steps_ratio"] for group in groups]
+    for heading, key in (
+        ("to a loss that both reach", "common_steps_ratio"),
+        ("to the reference's best", "steps_ratio"),
+    ):
+        assert convergence[heading, "lion"] == [group[key] for group in groups]
     soon = values_of(root.one("convergence").all("table")[1])
     seconds = [
         [case["optimizers"][name]["seconds_to_reference"] for name in ("denograd", "adamw")]
@@ -366,7 +372,9 @@ def test_the_other_tables_have_the_numbers_of_the_summary(full: Results) -> None
     ]
     ratios = [own / other for own, other in seconds if own is not None and other is not None]
     assert len(ratios) > 10
-    assert soon["denograd"] == [pytest.approx(math.prod(ratios) ** (1 / len(ratios)))]
+    assert soon["denograd"][1] == pytest.approx(math.prod(ratios) ** (1 / len(ratios)))
+    both = [case["optimizers"]["denograd"]["common_seconds_ratio"] for case in summary["cases"]]
+    assert soon["denograd"][0] == pytest.approx(math.prod(both) ** (1 / len(both)))
 
     calibration = values_of(root.one("calibration").all("table")[0])
     brier = [case["optimizers"]["denograd"]["brier"] for case in summary["cases"]]
@@ -425,9 +433,14 @@ def test_a_sure_win() -> None:
     assert "Over 12 data sets" in text
     assert "is over 0.99" in text
     assert "All agree." in text
-    assert "lower log loss with 16 and 64 rows (95 % interval below 1)" in text
+    assert "lower log loss with 16 and 64 rows (nominal 95 % interval below 1)" in text
+    assert "These intervals are not corrected for their number." in text
+    assert "of 12 data sets such an interval holds the true mean in about 91 % at best" in text
     assert "It lost by more than 1 % in none of the 48 cases." in text
     assert "a step takes 1.50 times as long." in text
+    # Of two seeds the spread is mostly chance.
+    assert "cannot be told: that takes 10 seeds in every case and 6 data sets." in text
+    assert "its spread over seeds is" not in text
 
 
 def test_a_sure_loss() -> None:
@@ -437,7 +450,7 @@ def test_a_sure_loss() -> None:
     assert found.headline.startswith("denograd is worse than adamw: its log loss is 2")
     assert found.headline.endswith("% higher.")
     text = " ".join(found.details)
-    assert "higher log loss with soft_tree and attention (95 % interval above 1)" in text
+    assert "higher log loss with soft_tree and attention (nominal 95 % interval above 1)" in text
     overall = summary["comparisons"]["denograd"]["overall"]
     assert f"lost by more than 1 % in 48 of 48 cases, worst in {overall['worst_case']}" in text
     assert "Behind on average on 12 of 12 data sets" in text
@@ -468,6 +481,28 @@ def test_as_good_as_each_other() -> None:
     assert found.headline == "denograd and adamw are as good as each other, within 1 %."
 
 
+def test_a_mean_that_may_be_far_off_is_not_called_as_good() -> None:
+    """Nine data sets of ten are alike; on one the loss is twice as high."""
+    summary, _ = results_of(named(10), {"adamw": 0.0, "denograd": 0.0}, noise=0.0)
+    rows = [
+        {**Cell(case["dataset"], case["model"], name, case["n_train"], seed)._asdict(),
+         "log_loss": case["optimizers"][name]["log_loss"]
+         * (2 if (name, case["dataset"]) == ("denograd", "table_0") else 1)}
+        for case in summary["cases"] for name in ("adamw", "denograd") for seed in range(2)
+    ]  # fmt: skip
+    frame = pd.DataFrame(rows).assign(
+        brier=0.3, calibration_error=0.1, accuracy=0.8, balanced_accuracy=0.8, roc_auc=0.8,
+        train_seconds=1.0, steps=60, n_classes=3, diverged=0,
+    )  # fmt: skip
+    summary = {"reference": "adamw", **summarise(frame, "adamw")}
+    tests = summary["comparisons"]["denograd"]["tests"]
+    assert tests["bayes"]["equivalent"] > 0.95
+    (found,) = verdicts(summary)
+    assert found.kind == "undecided"
+    assert "as good as each other" not in found.headline
+    assert "On most of them the two are within 1 %, but the interval" in found.details[0]
+
+
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_few_data_sets_are_too_little_however_clear(count: int) -> None:
     summary, runs = results_of(named(count), {"adamw": 0.0, "denograd": -0.5})
@@ -483,6 +518,106 @@ def test_few_data_sets_are_too_little_however_clear(count: int) -> None:
     page = read(render(summary, runs, []))
     assert found.headline in page.one("verdict").text
     assert page.one("ranks").text.count("Left out") == 1
+
+
+def test_one_table_has_an_interval_over_its_seeds_and_says_so() -> None:
+    summary, runs = results_of(["wine"], {"adamw": 0.0, "denograd": -0.1}, seeds=8)
+    low, high = summary["comparisons"]["denograd"]["by_dataset"]["wine"]["seeds_interval"]
+    assert low < math.exp(-0.1) < high < 1
+    said = " ".join(verdicts(summary)[0].details)
+    assert "Over seeds of this table, not over data sets, the ratio of log loss is on wine 0." in (
+        said
+    )
+    assert f"with a 95 % interval of {low:.3f} to {high:.3f} (8 seeds)" in said
+    assert f"{low:.3f} to {high:.3f}" in read(render(summary, runs, [])).one("verdict").text
+    two, _ = results_of(["a", "b"], {"adamw": 0.0, "denograd": -0.1}, seeds=8)
+    assert "Over seeds of the same table" in " ".join(verdicts(two)[0].details)
+    # Two seeds are too few, and with six tables the data sets speak.
+    for tables, seeds in ((1, 2), (6, 8)):
+        other, _ = results_of(named(tables), {"adamw": 0.0, "denograd": -0.1}, seeds=seeds)
+        assert "Over seeds of" not in " ".join(verdicts(other)[0].details)
+
+
+def test_speed_is_told_with_what_selects() -> None:
+    summary, runs = results_of(named(7), {"adamw": 0.0, "denograd": -0.1})
+    overall = summary["comparisons"]["denograd"]["overall"]
+    said = next(text for text in verdicts(summary)[0].details if "both reach" in text)
+    assert said.startswith(
+        f"To a test loss that both reach it took {overall['common_steps_ratio']:.2f} times the "
+        "steps of adamw. Half of its seeds reached the best test loss of adamw in "
+        f"{100 * overall['reached_cases']:.0f} % of the cases"
+    )
+    assert "optimizers that are alike come out below 1" in said
+    page = read(render(summary, runs, [])).one("convergence")
+    assert "alike come out below 1" in page.all("figcaption")[0].text
+    assert f"{100 * overall['reached_cases']:.0f} % of cases" in page.all("table")[0].text
+
+
+@pytest.mark.parametrize(("tables", "seeds", "stated"), [(6, 10, True), (5, 10, False),
+                                                         (6, 9, False)])  # fmt: skip
+def test_spread_is_stated_of_enough_seeds_and_data_sets(
+    tables: int, seeds: int, stated: bool
+) -> None:
+    summary, runs = results_of(
+        named(tables), {"adamw": 0.0, "mine": 0.1}, models=("m",), sizes=(16,), seeds=seeds
+    )
+    said = " ".join(verdicts(summary)[0].details)
+    assert ("its spread over seeds is" in said) is stated
+    told = read(render(summary, runs, [])).one("stability").text
+    assert ("no difference can be read off them" in told) is not stated
+
+
+def test_what_limits_a_comparison_is_told() -> None:
+    summary, runs = results_of(named(2), {"adamw": 0.0, "mine": 0.1}, seeds=10)
+    assert caveats(summary) == []
+    summary |= {"runs_left_out": 6, "tuned_elsewhere": ["adamw was not tuned for 9 steps."]}
+    found = caveats(summary)
+    assert found[0] == "adamw was not tuned for 9 steps."
+    assert found[1].startswith("6 runs that were finished are left out of every comparison, ")
+    assert all(sentence in read(render(summary, runs, [])).text for sentence in found)
+
+
+def test_metrics_of_different_units_are_not_averaged() -> None:
+    """Two tables of one kind, the second in units a thousand times smaller."""
+    rows = []
+    for data_set, unit in (("metres", 1.0), ("millimetres", 1000.0)):
+        for seed in range(2):
+            for name, worse in (("adamw", 1.0), ("mine", 1.5)):
+                rows.append({
+                    **Cell(data_set, "m", name, 16, seed)._asdict(), "steps": 60, "diverged": 0,
+                    "rmse": unit * worse, "crps": 0.6 * unit * worse, "r2": 1 - 0.3 * worse,
+                    "nll": math.log(unit * worse), "train_seconds": 1.0, "target_deviation": unit,
+                })  # fmt: skip
+    frame = pd.DataFrame(rows)
+    summary = {"schema": 2, "reference": "adamw", **summarise(frame, "adamw")}
+    section = read(render(summary, {}, [])).one("calibration")
+    found = values_of(section.all("table")[0])
+    assert found["adamw (reference)"] == pytest.approx([1.0, 0.7, 0.0, 1.0])
+    assert found["mine"] == pytest.approx([1.5, 0.55, math.log(1.5), 1.5])
+    # With one table the plain numbers have a unit.
+    one = frame[frame["dataset"] == "metres"]
+    summary = {"schema": 2, "reference": "adamw", **summarise(one, "adamw")}
+    section = read(render(summary, {}, [])).one("calibration")
+    assert values_of(section.all("table")[0])["mine"] == pytest.approx(
+        [1.5, math.log(1.5), 0.9, 0.55]
+    )
+
+
+def test_the_picture_of_ratios_counts_as_the_report_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    summary, _ = results_of(named(3), {"adamw": 0.0, "mine": -0.004}, noise=0.0)
+    assert summary["comparisons"]["mine"]["overall"]["wins"] == 12
+    drawn: list[Figure] = []
+
+    def keep(figure: Figure, path: Path) -> Path:
+        drawn.append(figure)
+        return path
+
+    monkeypatch.setattr(curves, "_save", keep)
+    plot_ratios(summary, tmp_path)
+    title = drawn[0].axes[0].get_title()
+    assert "0 won, 12 tied, 0 lost, mean ratio 0.99" in title
 
 
 def by_group(table: Element) -> dict[tuple[str, str], list[float | None]]:
@@ -619,8 +754,9 @@ def test_sizes_at_which_it_lost_are_named() -> None:
     of_32 |= {"log_loss_ratio": 1.003, "ratio_interval": [0.9, 1.1]}
     text = " ".join(verdicts(summary)[0].details)
     assert (
-        "By size, mine has lower log loss with 16 rows (95 % interval below 1); the same log loss "
-        "within 1 % with 32 rows; higher log loss with 64 rows."
+        "By size, mine has lower log loss with 16 rows (nominal 95 % interval below 1); the same "
+        "log loss within 1 % with 32 rows; higher log loss with 64 rows. These intervals are not "
+        "corrected for their number."
     ) in text
 
 
@@ -641,6 +777,8 @@ def test_only_what_all_agree_on_is_called_sure(
     bayes = {"better": better, "equivalent": equivalent, "worse": worse}
     tests = {"data_sets": data_sets, "wilcoxon": {"p": p}, "bayes": bayes}
     kind = judge(overall, tests)
+    alike = equivalent >= 0.95 and interval[0] >= math.exp(-0.01) and interval[1] <= math.exp(0.01)
+    assert (kind == "equivalent") == (alike and data_sets >= 6)
     sure = data_sets >= 6 and p < 0.05
     assert (kind == "better") == (sure and better >= 0.95 and interval[1] < 1)
     assert (kind == "worse") == (sure and worse >= 0.95 and interval[0] > 1)
@@ -680,7 +818,7 @@ def test_the_terminal_says_what_the_page_says(full: Results) -> None:
     # In full for denograd's, which alone stands open in the page.
     details = [item.text for item in articles[0].all("li")]
     assert sentences[0].endswith(" ".join(details))
-    assert len(details) == 6
+    assert len(details) == 7
     assert len(page.all("details")[0].all("article")) == 2
     assert "Only 2 seeds" in sentences[-1]
     assert sentences[-1] in page.text
@@ -757,6 +895,7 @@ def test_shared_seconds_are_said_to_be_shared() -> None:
     summary["settings"]["engine"] = "batched"
     page = render(summary, runs, [])
     assert "took their steps together" in page
+    assert "they differ by rounding, which denograd on few rows" in page
     assert "1.50 times as long (all seeds in one stack" in page
     # The search of a rival that tunes itself is not in its seconds.
     assert page.count("For adamw_cv without the trainings that it chose") == 2
@@ -780,7 +919,7 @@ def test_what_is_missing_is_left_out_with_a_reason() -> None:
         group |= dict.fromkeys(
             ("ratio_interval", "steps_ratio", "seconds_ratio", "reached", "consistency",
              "consistency_reference", "step_cost_ratio", "deviation_ratio", "accuracy",
-             "accuracy_reference")
+             "accuracy_reference", "reached_cases", "common_steps_ratio", "common_seconds_ratio")
         )  # fmt: skip
     comparison["tests"] |= {"wilcoxon": None, "bayes": None}
     without = {cell: CellResult(result.row, {}) for cell, result in runs.items()}

@@ -125,6 +125,18 @@ def test_every_model_trains_in_a_stack_as_alone(model: str) -> None:
         check_equal(loop, stack, 1e-6)
 
 
+@pytest.mark.usefixtures("double")
+def test_on_few_rows_engines_and_stacks_of_any_size_agree_but_for_rounding() -> None:
+    """Single precision parts them by percents within 200 steps, so it has to be rounding alone."""
+    data = [wine(seed, size=16) for seed in range(4)]
+    loop, four, _ = both("soft_tree", "denograd", data, steps=80, batch_size=32)
+    _, two, _ = both("soft_tree", "denograd", data[:2], steps=80, batch_size=32)
+    check_equal(loop, four, 1e-6)
+    check_equal(two, four[:2], 1e-9)
+    _, again, _ = both("soft_tree", "denograd", data[:2], steps=80, batch_size=32)
+    assert [run.curve["test_loss"] for run in again] == [run.curve["test_loss"] for run in two]
+
+
 @pytest.mark.parametrize("model", ["soft_tree", "attention"])
 @pytest.mark.parametrize("optimizer", [CONTROL, "denograd"])
 def test_in_single_precision_runs_part_no_sooner_than_rounding_makes_them(

@@ -22,16 +22,31 @@ from sklearn.metrics import brier_score_loss
 from denograd.evaluation import significance
 from denograd.evaluation.cases import count_diverged
 from denograd.evaluation.consistency import importance_consistency
-from denograd.evaluation.convergence import Convergence, arrival, best_loss, convergence
+from denograd.evaluation.convergence import (
+    CommonArrivals,
+    Convergence,
+    arrival,
+    best_loss,
+    common_arrivals,
+    convergence,
+)
 from denograd.evaluation.critical_difference import critical_difference
-from denograd.evaluation.metrics import METRICS, brier_score, calibration_error, score
+from denograd.evaluation.metrics import (
+    LOG_LOSS_FLOOR,
+    METRICS,
+    brier_score,
+    calibration_error,
+    score,
+)
 from denograd.evaluation.significance import (
     ROPE,
     _counted,
     bayesian_signed_rank,
     bootstrap_interval,
     count,
+    coverage,
     holm,
+    interval_over_seeds,
     wilcoxon,
 )
 from denograd.evaluation.summary import summarise, versions
@@ -128,6 +143,14 @@ def test_calibration_error_of_known_predictions() -> None:
     assert calibration_error(np.array([0, 1, 0, 0]), mixed) == pytest.approx(0.4)
     # A sum that rounds to a hair above 1 is still confidence 1.
     assert calibration_error(np.array([0]), np.array([[1 + 1e-16, 0.0]])) == 0
+
+
+def test_a_row_costs_no_more_than_the_floor_of_the_log_loss() -> None:
+    codes = np.array([0, 1])
+    sure_and_wrong = np.array([[0.5, 0.5], [1.0, 0.0]])
+    expected = (math.log(2) - math.log(2.0**-52)) / 2
+    assert score(codes, sure_and_wrong)["log_loss"] == pytest.approx(expected)
+    assert LOG_LOSS_FLOOR == 2.0**-52
 
 
 # Wilcoxon
@@ -367,6 +390,57 @@ def test_bootstrap_lies_within_the_data(groups: list[list[float]]) -> None:
     assert min(means) * (1 - 1e-9) <= found[0] <= found[1] <= max(means) * (1 + 1e-9)
 
 
+@pytest.mark.parametrize("data_sets", [6, 12])
+def test_coverage_is_what_a_simulation_finds(data_sets: int) -> None:
+    rng = np.random.default_rng(0)
+    with mock.patch.object(significance, "_RESAMPLES", 500):
+        found = [
+            bootstrap_interval(list(rng.normal(0, 0.1, size=(data_sets, 1)))) for _ in range(4000)
+        ]
+    held = [ends is not None and ends[0] <= 1 <= ends[1] for ends in found]
+    # The standard error of the simulation is 0.005.
+    assert np.mean(held) == pytest.approx(coverage(data_sets), abs=0.02)
+    assert np.mean(held) < 0.93
+
+
+def test_coverage_of_many_data_sets_is_nominal() -> None:
+    values = [coverage(number) for number in (2, 5, 20, 100, 10_000)]
+    assert values == sorted(values)
+    assert values[-1] == pytest.approx(0.95, abs=1e-4)
+    with pytest.raises(ValueError, match="data_sets=1; with fewer than 2 there is no interval"):
+        coverage(1)
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 20])
+def test_interval_over_seeds_covers_the_ratio_of_the_means(seeds: int) -> None:
+    """Two cases, whose seeds have a part in common, and two optimizers that share it."""
+    rng = np.random.default_rng(1)
+    held, runs = 0, 2000
+    for _ in range(runs):
+        hard = rng.normal(0, 0.08, size=(1, seeds)) + np.array([[0.5], [0.7]])
+        own = 0.9 * hard + rng.normal(0, 0.01, size=(2, seeds))
+        found = interval_over_seeds(own, hard + rng.normal(0, 0.01, size=(2, seeds)))
+        assert found is not None
+        held += found[0] <= 0.9 <= found[1]
+    assert held / runs == pytest.approx(0.95, abs=0.02)
+
+
+def test_interval_over_seeds_of_known_losses() -> None:
+    own, other = [[0.4, 0.5, 0.6]], [[0.5, 0.5, 0.5]]
+    # a / mean(a) is 0.8, 1 and 1.2: a standard deviation of 0.2, and t(0.975, 2) = 4.303.
+    reach = 4.302652729911275 * 0.2 / math.sqrt(3)
+    assert interval_over_seeds(own, other) == pytest.approx([math.exp(-reach), math.exp(reach)])
+    swapped = interval_over_seeds(other, own)
+    assert swapped == pytest.approx([math.exp(-reach), math.exp(reach)])
+    # What both have in common is no difference between them.
+    assert interval_over_seeds([[0.4, 0.8, 1.0]], [[0.2, 0.4, 0.5]]) == pytest.approx([2.0, 2.0])
+    assert interval_over_seeds([[0.4, 0.5]], [[0.4, 0.5]]) is None
+    with pytest.raises(ValueError, match=r"shape \(1, 3\) and references \(3,\); both must be"):
+        interval_over_seeds(own, [0.5, 0.5, 0.5])
+    with pytest.raises(ValueError, match="not finite, or not above 0"):
+        interval_over_seeds([[0.4, 0.0, 0.6]], other)
+
+
 def test_counts_have_the_ends_of_the_region_within_it() -> None:
     assert count([-0.01, 0.01, -0.0100001, 0.0100001, 0.0]) == (1, 3, 1)
     assert count([-0.01, 0.0, 0.01, 0.02], rope=0) == (1, 1, 2)
@@ -572,6 +646,78 @@ def test_convergence_that_is_unknown() -> None:
     # One seed that is unknown does not hide another.
     known = {0: curve(1.0, 0.5), 1: curve(1.0, 0.0)}
     assert convergence(known, {1: curve(1.0, 0.5)}) == (5.0, 1.0, 1.0)
+
+
+curves_of_seeds = st.lists(
+    st.lists(st.one_of(st.floats(0.05, 3), st.just(math.nan)), min_size=1, max_size=8),
+    min_size=1,
+    max_size=4,
+)
+
+
+@settings(max_examples=100)
+@given(curves_of_seeds, curves_of_seeds)
+def test_common_arrivals_of_swapped_roles_are_reciprocal(
+    one: list[list[float]], other: list[list[float]]
+) -> None:
+    first = {seed: curve(*losses) for seed, losses in enumerate(one)}
+    second = {seed: curve(*losses) for seed, losses in enumerate(other)}
+    found, swapped = common_arrivals(first, second), common_arrivals(second, first)
+    assert (found.steps is None) == (swapped.steps is None)
+    if found.steps is not None and swapped.steps is not None:
+        assert found.steps * swapped.steps == pytest.approx(1)
+    if found.seconds is not None and swapped.seconds is not None:
+        assert found.seconds * swapped.seconds == pytest.approx(1)
+    own = common_arrivals(first, first)
+    assert own.steps is None or own.steps == 1.0
+
+
+def test_common_arrivals_favour_neither_of_two_that_are_alike() -> None:
+    """Curves of one distribution, that overfit late; the other measure is well below 1 for them."""
+    rng = np.random.default_rng(0)
+    steps = np.arange(0.0, 201, 8)
+    mean = 0.4 + 0.3 * np.exp(-steps / 40) + 0.0006 * np.maximum(steps - 80, 0)
+
+    def seeds() -> dict[int, Any]:
+        walks = np.cumsum(rng.normal(0, 0.008, size=(10, len(steps))), axis=1)
+        return {
+            seed: {"step": list(steps), "test_loss": list(mean + walk - walk[0])}
+            for seed, walk in enumerate(walks)
+        }
+
+    common, at_best = [], []
+    for _ in range(200):
+        one, other = seeds(), seeds()
+        found = common_arrivals(one, other).steps
+        assert found is not None
+        common.append(math.log(found))
+        own, reference = convergence(one, other).steps, convergence(other, other).steps
+        if own and reference:
+            at_best.append(math.log(own / reference))
+    error = float(np.std(common)) / math.sqrt(len(common))
+    assert abs(np.mean(common)) < 3 * error < 0.1
+    assert np.mean(at_best) < -3 * float(np.std(at_best)) / math.sqrt(len(at_best))
+
+
+def test_common_arrivals_of_known_curves() -> None:
+    slow, fast = curve(1.0, 0.75, 0.5), curve(1.0, 0.5, 0.2)
+    assert common_arrivals({0: fast}, {0: slow}) == pytest.approx((0.5, 0.5))
+    # Steps of seeds are averaged as ratios.
+    both = common_arrivals({0: fast, 1: slow}, {0: slow, 1: slow})
+    assert both == pytest.approx((math.sqrt(0.5), math.sqrt(0.5)))
+    # One that is never below its first point: both are there at once, which counts as a step.
+    never = curve(1.0, 1.5, 2.0)
+    assert common_arrivals({0: fast}, {0: never}) == (1.0, 1.0)
+    # A curve that starts higher needs ten steps to where the other began.
+    assert common_arrivals({0: curve(2.0, 1.0)}, {0: never}) == pytest.approx((10.0, 10.0))
+    untimed = {0: curve(1.0, 0.5, seconds=False)}
+    assert common_arrivals(untimed, {0: slow}) == pytest.approx((0.5, None))
+    # A run that diverges has its curve up to there.
+    assert common_arrivals({0: curve(1.0, math.nan)}, {0: slow}) == (1.0, 1.0)
+    unknown = CommonArrivals(None, None)
+    assert common_arrivals({}, {0: slow}) == unknown
+    assert common_arrivals({0: slow}, {}) == unknown
+    assert common_arrivals({0: curve(math.nan)}, {0: slow}) == unknown
 
 
 def test_curves_that_cannot_be_read() -> None:
@@ -786,6 +932,70 @@ def test_convergence_and_consistency_in_a_summary() -> None:
     assert overall["consistency"] == pytest.approx(1)
     assert overall["consistency_reference"] == pytest.approx(-1)
     json.dumps(found, allow_nan=False)
+
+
+def test_speed_without_selection_is_reciprocal_in_a_summary() -> None:
+    frame = grid({name: {"adamw": 0.4, "mine": 0.2} for name in "ab"}, sizes=(16,))
+    curves = {"adamw": curve(1.0, 0.75, 0.5), "mine": curve(1.0, 0.45, 0.6)}
+    runs = runs_of(frame, curves)
+    one = summarise(frame, "adamw", runs)["comparisons"]["mine"]["overall"]
+    other = summarise(frame, "mine", runs)["comparisons"]["adamw"]["overall"]
+    # Both reach 0.5: on the line from 1 to 0.45 after 10 * 0.5 / 0.55 steps, and after 20.
+    assert one["common_steps_ratio"] == pytest.approx(0.5 / 0.55 / 2)
+    assert one["common_seconds_ratio"] == pytest.approx(0.5 / 0.55 / 2)
+    assert other["common_steps_ratio"] == pytest.approx(1 / one["common_steps_ratio"])
+    # The other measure has no number for the one that never gets to 0.45.
+    assert (one["reached_cases"], other["reached_cases"]) == (1.0, 0.0)
+    assert other["steps_ratio"] is None
+
+
+def test_accuracy_is_compared_over_seeds_that_both_finished() -> None:
+    """Where one of them diverges the seeds are hard; without them it would look better."""
+    rows = []
+    for seed in range(10):
+        hard = seed < 5
+        rows.append(("a", "m", 16, "adamw", seed, 0.6 if hard else 0.1))
+        rows.append(("a", "m", 16, "mine", seed, math.nan if hard else 0.12))
+    frame = rows_of(*rows)
+    frame["diverged"] = frame["log_loss"].isna().astype(int)
+    found = summarise(frame, "adamw")
+    overall = found["comparisons"]["mine"]["overall"]
+    assert overall["accuracy"] == pytest.approx(0.88)
+    assert overall["accuracy_reference"] == pytest.approx(0.9)
+    (case,) = found["cases"]
+    assert case["both"]["mine"]["brier"] == pytest.approx([0.06, 0.05])
+    assert case["both"]["mine"]["roc_auc"] is None
+    # All seeds count in what each case says of an optimizer by itself.
+    assert case["optimizers"]["adamw"]["accuracy"] == pytest.approx(0.65)
+
+
+def test_finished_runs_that_are_left_out_are_counted() -> None:
+    frame = grid({"a": {"adamw": 0.4, "mine": 0.2, "cv": 0.3}}, sizes=(5, 32), seeds=3)
+    assert summarise(frame, "adamw")["runs_left_out"] == 0
+    frame = frame[(frame["optimizer"] != "cv") | (frame["n_train"] != 5)]
+    found = summarise(frame, "adamw")
+    assert found["runs_left_out"] == 2 * 3
+    assert [case["n_train"] for case in found["cases"]] == [32]
+
+
+def test_a_data_set_has_an_interval_over_its_seeds() -> None:
+    rng = np.random.default_rng(0)
+    frame = grid({"a": {"adamw": 0.4, "mine": 0.36}, "b": {"adamw": 0.4, "mine": 0.4}}, seeds=6)
+    frame["log_loss"] *= np.exp(rng.normal(0, 0.1, size=len(frame)))
+    # A seed that one case lacks counts in no case of the data set's interval.
+    gone = (frame["dataset"] == "a") & (frame["seed"] == 5) & (frame["n_train"] == 16)
+    frame = frame[~gone]
+    found = summarise(frame, "adamw")["comparisons"]["mine"]["by_dataset"]
+    assert (found["a"]["seeds"], found["b"]["seeds"]) == (5, 6)
+    losses = {
+        name: frame[(frame["dataset"] == "b") & (frame["optimizer"] == name)]
+        .sort_values(["n_train", "seed"])["log_loss"]
+        .to_numpy()
+        .reshape(2, 6)
+        for name in ("mine", "adamw")
+    }
+    expected = interval_over_seeds(losses["mine"], losses["adamw"])
+    assert found["b"]["seeds_interval"] == pytest.approx(expected)
 
 
 def test_a_run_that_never_arrives_has_no_steps() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from denograd.evaluation.consistency import importance_consistency
-from denograd.evaluation.convergence import Curve, convergence
+from denograd.evaluation.convergence import Curve, common_arrivals, convergence
 from denograd.evaluation.metrics import METRICS
 from denograd.evaluation.recalls import counted_runs, mean_recalls, mean_rows
 from denograd.evaluation.regression_metrics import DIVERGED, REGRESSION_METRICS
@@ -24,8 +24,10 @@ CASE = ("dataset", "model", "n_train")
 DIVERGED_LOSS = 4.0
 """A diverged run counts with a log loss of so many times ln C, that of a blind guess."""
 
+LEAST_LOSS = 1e-12
+"""Losses of cases are kept off 0, where a ratio would say nothing."""
+
 _CONTEXT = ("log_loss", "brier", "accuracy", "roc_auc", *REGRESSION_METRICS)
-_LEAST = 1e-12
 
 
 def metrics_in(names: Iterable[str]) -> tuple[str, ...]:
@@ -91,6 +93,10 @@ def make_cases(
     A seed counts only if every optimizer finished it, so that all means are over the same
     splits.
 
+    The deviation of the loss over seeds is the population's (divisor n). That of a sample
+    (divisor n - 1) is larger, by the same factor for all optimizers of a case, so that ratios are
+    the same.
+
     Args:
         rows: from `count_diverged`, without the models that are given for context.
         reference: the optimizer that others are compared with.
@@ -101,10 +107,8 @@ def make_cases(
     Returns:
         one a case, in the order of the rows.
     """
-    everyone = {*rows["optimizer"], reference}
-    finished = rows.groupby([*CASE, "seed"])["optimizer"].transform("nunique")
     found: dict[tuple[Any, ...], list[_Run]] = {}
-    for row in rows[finished == len(everyone)].to_dict("records"):
+    for row in rows[finished_by_all(rows, reference)].to_dict("records"):
         cell = Cell(*(row[name] for name in Cell._fields))
         run = _Run(row, runs.get(cell, CellResult({})))
         found.setdefault(tuple(row[name] for name in CASE), []).append(run)
@@ -112,6 +116,36 @@ def make_cases(
         _case(dict(zip(CASE, key, strict=True)), own, reference, classes.get(key[0]))
         for key, own in found.items()
     ]
+
+
+def finished_by_all(rows: pd.DataFrame, reference: str) -> pd.Series[bool]:
+    """Whether every optimizer finished the data set, model, size and seed of a row.
+
+    Args:
+        rows: from `count_diverged`, without the models that are given for context.
+        reference: the optimizer that others are compared with, whether or not it has rows.
+    """
+    everyone = {*rows["optimizer"], reference}
+    finished = rows.groupby([*CASE, "seed"])["optimizer"].transform("nunique")
+    return finished == len(everyone)
+
+
+def losses_by_seed(rows: pd.DataFrame, reference: str) -> dict[tuple[Any, ...], pd.DataFrame]:
+    """The losses that the means of each case are of.
+
+    Args:
+        rows: from `count_diverged`, without the models that are given for context.
+        reference: the optimizer that others are compared with.
+
+    Returns:
+        by data set, model and size a frame with a row a seed and a column an optimizer.
+    """
+    loss = metrics_in(rows.columns)[0]
+    counted = rows[finished_by_all(rows, reference)]
+    return {
+        key: own.pivot_table(index="seed", columns="optimizer", values=loss)
+        for key, own in counted.groupby(list(CASE), sort=False)
+    }
 
 
 def make_context(
@@ -158,9 +192,14 @@ def _case(
     for run in runs:
         by_optimizer.setdefault(run.row["optimizer"], {})[run.row["seed"]] = run
     references = {seed: run.result.curve for seed, run in by_optimizer[reference].items()}
+    both = {
+        name: _finished_by_both(own, by_optimizer[reference])
+        for name, own in by_optimizer.items()
+        if name != reference
+    }
     means = {name: _means(own, references) for name, own in by_optimizer.items()}
-    # Kept off 0, where a ratio would say nothing.
-    losses = {name: max(values[metrics_in(values)[0]], _LEAST) for name, values in means.items()}
+    loss = metrics_in(next(iter(means.values())))[0]
+    losses = {name: max(values[loss], LEAST_LOSS) for name, values in means.items()}
     counted = counted_runs(
         [[own[seed].result for own in by_optimizer.values()] for seed in references]
     )
@@ -177,14 +216,33 @@ def _case(
         "optimizers": means,
         "winner": min(losses, key=lambda name: losses[name]),
         "ratio": {n: loss / losses[reference] for n, loss in losses.items() if n != reference},
+        "both": both,
     }
+
+
+def _finished_by_both(
+    runs: Mapping[int, _Run], references: Mapping[int, _Run]
+) -> dict[str, list[float] | None]:
+    """Means of an optimizer and the reference, over the seeds in which neither diverged."""
+    pairs = [(run.row, references[seed].row) for seed, run in runs.items()]
+    pairs = [pair for pair in pairs if not any(row["diverged"] for row in pair)]
+    found: dict[str, list[float] | None] = {}
+    for metric in metrics_in(next(iter(runs.values())).row):
+        known = [
+            (own[metric], other[metric])
+            for own, other in pairs
+            if math.isfinite(own[metric]) and math.isfinite(other[metric])
+        ]
+        found[metric] = [float(mean) for mean in np.mean(known, axis=0)] if known else None
+    return found
 
 
 def _means(runs: Mapping[int, _Run], references: Mapping[int, Curve]) -> dict[str, Any]:
     rows = [run.row for run in runs.values()]
     metrics = metrics_in(rows[0])
     losses = [row[metrics[0]] for row in rows]
-    soon = convergence({seed: run.result.curve for seed, run in runs.items()}, references)
+    curves = {seed: run.result.curve for seed, run in runs.items()}
+    soon, common = convergence(curves, references), common_arrivals(curves, references)
     return {metric: _mean([row[metric] for row in rows]) for metric in metrics} | {
         f"{metrics[0]}_deviation": statistics.pstdev(losses),
         f"{metrics[0]}_worst": max(losses),
@@ -194,6 +252,8 @@ def _means(runs: Mapping[int, _Run], references: Mapping[int, Curve]) -> dict[st
         "steps_to_reference": soon.steps,
         "seconds_to_reference": soon.seconds,
         "reached": soon.reached,
+        "common_steps_ratio": common.steps,
+        "common_seconds_ratio": common.seconds,
         "consistency": importance_consistency([run.result.importance for run in runs.values()]),
     }
 

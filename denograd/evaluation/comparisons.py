@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from denograd.evaluation import significance
-from denograd.evaluation.cases import metrics_in
+from denograd.evaluation.cases import CASE, LEAST_LOSS, metrics_in
 from denograd.evaluation.critical_difference import critical_difference
 
 Case = Mapping[str, Any]
@@ -26,13 +26,19 @@ def case_name(case: Case) -> str:
     return f"{case['dataset']}, {case['model']}, {case['n_train']} rows"
 
 
-def compare(cases: Sequence[Case], name: str, reference: str) -> dict[str, Any]:
+def compare(
+    cases: Sequence[Case],
+    name: str,
+    reference: str,
+    losses: Mapping[tuple[Any, ...], pd.DataFrame],
+) -> dict[str, Any]:
     """One optimizer against the reference: ``overall``, in groups, and tests.
 
     Args:
         cases: from `denograd.evaluation.cases.make_cases`.
         name: of the optimizer.
         reference: the optimizer that it is compared with.
+        losses: of the seeds of each case, from `denograd.evaluation.cases.losses_by_seed`.
 
     Returns:
         ``overall``, ``by_model``, ``by_size``, ``by_dataset`` and ``tests``; see
@@ -46,12 +52,16 @@ def compare(cases: Sequence[Case], name: str, reference: str) -> dict[str, Any]:
             for value in values
         }
 
+    by_dataset = grouped("dataset")
+    for data_set, found in by_dataset.items():
+        own = [losses[_key(case)] for case in cases if case["dataset"] == data_set]
+        found |= _over_seeds(own, name, reference)
     log_ratios = [float(np.mean(logs)) for logs in _log_ratios(cases, name).values()]
     return {
         "overall": _against(cases, name, reference),
         "by_model": grouped("model"),
         "by_size": grouped("n_train"),
-        "by_dataset": grouped("dataset"),
+        "by_dataset": by_dataset,
         "tests": {
             "data_sets": len(log_ratios),
             "wilcoxon": significance.wilcoxon(log_ratios),
@@ -85,6 +95,24 @@ def rank_all(
     return critical_difference(frame)
 
 
+def _key(case: Case) -> tuple[Any, ...]:
+    return tuple(case[name] for name in CASE)
+
+
+def _over_seeds(frames: Sequence[pd.DataFrame], name: str, reference: str) -> dict[str, Any]:
+    """The ratio on one data set, with what other seeds would do to it.
+
+    Only seeds that all cases have count: a seed decides on the rows of all of them.
+    """
+    seeds = sorted(set.intersection(*(set(frame.index) for frame in frames)))
+    own, other = (
+        # As low as in the ratio of a case, where a loss of 0 would say nothing.
+        np.maximum([frame.loc[seeds, column] for frame in frames], LEAST_LOSS)
+        for column in (name, reference)
+    )
+    return {"seeds": len(seeds), "seeds_interval": significance.interval_over_seeds(own, other)}
+
+
 def _log_ratios(cases: Sequence[Case], name: str) -> dict[str, list[float]]:
     """Log ratios to the reference of the cases of each data set."""
     found: dict[str, list[float]] = {}
@@ -106,6 +134,10 @@ def _against(cases: Sequence[Case], name: str, reference: str) -> dict[str, Any]
     worst = cases[int(ratios.argmax())]
     beyond = significance.count(logs)
     consistency, consistency_reference = _means_of_pairs(own, other, "consistency")
+    both = [case["both"][name][second] for case in cases]
+    finished = np.array([pair for pair in both if pair is not None])
+    of_second = [float(mean) for mean in finished.mean(0)] if len(finished) else [None, None]
+    arrived = [one["steps_to_reference"] for one in own if one["reached"] is not None]
     return {
         "cases": len(cases),
         "data_sets": len(by_data_set),
@@ -118,8 +150,8 @@ def _against(cases: Sequence[Case], name: str, reference: str) -> dict[str, Any]
         "clear_losses": beyond.losses,
         loss: _mean(own, loss),
         f"{loss}_reference": _mean(other, loss),
-        second: _mean(own, second),
-        f"{second}_reference": _mean(other, second),
+        second: of_second[0],
+        f"{second}_reference": of_second[1],
         "train_seconds": _mean(own, "train_seconds"),
         "train_seconds_reference": _mean(other, "train_seconds"),
         "worst_ratio": float(ratios.max()),
@@ -129,6 +161,11 @@ def _against(cases: Sequence[Case], name: str, reference: str) -> dict[str, Any]
         "steps_ratio": _mean_ratio(own, other, "steps_to_reference"),
         "seconds_ratio": _mean_ratio(own, other, "seconds_to_reference"),
         "reached": _mean(own, "reached"),
+        "reached_cases": sum(steps is not None for steps in arrived) / len(arrived)
+        if arrived
+        else None,
+        "common_steps_ratio": _geometric_mean(own, "common_steps_ratio"),
+        "common_seconds_ratio": _geometric_mean(own, "common_seconds_ratio"),
         "consistency": consistency,
         "consistency_reference": consistency_reference,
         "diverged": sum(values["diverged"] for values in own),
@@ -158,6 +195,12 @@ def _means_of_pairs(
         return None, None
     means = np.mean(pairs, axis=0)
     return float(means[0]), float(means[1])
+
+
+def _geometric_mean(values: Sequence[Mapping[str, float | None]], key: str) -> float | None:
+    """Over the cases in which it is known; None if there are none."""
+    logs = [math.log(number) for value in values if (number := value[key]) is not None]
+    return math.exp(float(np.mean(logs))) if logs else None
 
 
 def _mean_ratio(

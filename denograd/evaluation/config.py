@@ -31,7 +31,10 @@ class EvaluationConfig:
         steps: optimizer steps of each run.
         batch_size: rows of a batch, or all training rows if they are fewer.
         engine: ``batched`` runs all seeds of a table, model, optimizer and size as one
-            stack; ``loop`` runs them one at a time, with the same results to rounding.
+            stack; ``loop`` runs them one at a time. Both compute the same, in another order, so
+            they differ by rounding, and so do stacks of other numbers of seeds. With AdamW that
+            stays at 1e-6; see `denograd.evaluation.stacked` for what DenoGrad makes of it. The
+            same settings give the same results again on the same machine.
         context: whether models outside torch (`denograd.baselines.context.CONTEXT_MODELS`)
             are fitted to the same rows, for context.
 

@@ -1,4 +1,10 @@
-"""How soon a run gets to where the reference was at its best."""
+"""How soon a run gets down to a test loss, against the reference.
+
+Two measures. `convergence` takes the reference's best loss for its target, which not every run
+reaches, and sets a first arrival against the place of a minimum: two runs that are alike come
+out below 1. `common_arrivals` takes a loss that both reach, so that nothing is selected and
+neither is favoured.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +12,8 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
+
+import numpy as np
 
 Curve = Mapping[str, Sequence[float | None]]
 """A learning curve: ``step``, ``test_loss`` and, if they were measured, ``seconds``.
@@ -138,6 +146,71 @@ def convergence(curves: Mapping[int, Curve], references: Mapping[int, Curve]) ->
         _median([*seconds, *missing]) if timed else None,
         len(reached) / len(arrivals),
     )
+
+
+class CommonArrivals(NamedTuple):
+    """How soon one curve gets to a loss that both reach, as ratios to the other.
+
+    Attributes:
+        steps: the geometric mean over seeds of the ratio of steps; None if no seed is known.
+        seconds: the same of seconds of training; None if no seed has them.
+    """
+
+    steps: float | None
+    seconds: float | None
+
+
+def common_arrivals(curves: Mapping[int, Curve], references: Mapping[int, Curve]) -> CommonArrivals:
+    """Steps and seconds to the best loss of whichever was worse, as ratios to the reference.
+
+    For each seed the target is the higher of the two lowest test losses on the two curves, which
+    both reach by definition. The steps of both to their first `arrival` there are divided, and the
+    geometric mean of that is taken over seeds. With the roles swapped the ratio is the reciprocal,
+    and for two optimizers that are alike its expectation is 1 in logs.
+
+    An arrival before the first step counts as one at step 1, as do its seconds: a curve that never
+    gets below its first point would else have taken no steps, which has no ratio.
+
+    Args:
+        curves: of one optimizer, by seed.
+        references: of the reference, by seed.
+
+    Returns:
+        over the seeds for which both curves have a point that is a number.
+
+    Example:
+        >>> slow = {"step": [0, 10], "test_loss": [1.0, 0.75], "seconds": [0.0, 2.0]}
+        >>> fast = {"step": [0, 10], "test_loss": [1.0, 0.5], "seconds": [0.0, 1.0]}
+        >>> common_arrivals({0: fast}, {0: slow}), common_arrivals({0: slow}, {0: fast})
+        (CommonArrivals(steps=0.5, seconds=0.25), CommonArrivals(steps=2.0, seconds=4.0))
+    """
+    steps, seconds = [], []
+    for seed, curve in curves.items():
+        other = references.get(seed, {})
+        bests = best_loss(curve), best_loss(other)
+        if bests[0] is None or bests[1] is None:
+            continue
+        target = max(bests[0], bests[1])
+        own, its = _from_first_step(curve, target), _from_first_step(other, target)
+        steps.append(math.log(own.step / its.step))
+        if own.seconds and its.seconds:
+            seconds.append(math.log(own.seconds / its.seconds))
+    return CommonArrivals(_geometric_mean(steps), _geometric_mean(seconds))
+
+
+def _from_first_step(curve: Curve, target: float) -> Arrival:
+    """The arrival at a loss that the curve reaches, at step 1 at the soonest."""
+    found = arrival(curve, target)
+    if found is None:
+        raise ValueError(f"the curve never gets to target={target!r}; give one that it reaches")
+    if found.step >= 1 or found.seconds is None:
+        return Arrival(max(found.step, 1.0), found.seconds)
+    seconds = float(np.interp(1.0, _numbers(curve, "step"), _numbers(curve, "seconds")))
+    return Arrival(1.0, seconds if math.isfinite(seconds) else None)
+
+
+def _geometric_mean(logs: list[float]) -> float | None:
+    return math.exp(statistics.fmean(logs)) if logs else None
 
 
 def _median(values: list[float]) -> float | None:

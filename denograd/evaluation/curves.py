@@ -181,8 +181,7 @@ def plot_ratios(summary: Mapping[str, Any], folder: Path) -> list[Path]:
         overall = summary["comparisons"][rival]["overall"]
         loss = "log loss" if "log_loss" in overall else "RMSE"
         axes.set_title(
-            f"{short[rival]}\nwins {overall['wins']} of {overall['cases']}, "
-            f"mean ratio {overall['log_loss_ratio']:.3f}",
+            f"{short[rival]}\n{_record(overall)}, mean ratio {overall['log_loss_ratio']:.3f}",
             fontsize=_FONT,
         )
         axes.set_xlabel(
@@ -196,6 +195,12 @@ def plot_ratios(summary: Mapping[str, Any], folder: Path) -> list[Path]:
     panels[-1].legend(fontsize=_FONT - 2, loc="center left", bbox_to_anchor=(1.01, 0.5))
     figure.tight_layout()
     return [_save(figure, folder / "ratios.png")]
+
+
+def _record(overall: Mapping[str, Any]) -> str:
+    """Cases as the report counts them: what is within 1 % is a tie."""
+    won, tied, lost = (overall[key] for key in ("clear_wins", "ties", "clear_losses"))
+    return f"{won} won, {tied} tied, {lost} lost"
 
 
 def _plot_runs(axes: Axes, results: Sequence[CellResult], colour: str) -> float:

@@ -21,6 +21,9 @@ METRICS = (
 )
 """Names that `score` returns, in the order of the results."""
 
+LOG_LOSS_FLOOR = float(np.finfo(np.float64).eps)
+"""Probabilities below are taken for it in the log loss, which so is at most 36.04 nats a row."""
+
 CALIBRATION_BINS = 15
 """Bins of the calibration error, as many as in Guo et al. 2017."""
 
@@ -32,6 +35,10 @@ def score(codes: NDArray[np.int64], probabilities: NDArray[np.float64]) -> dict[
     and `calibration_error` for the others. For more than two classes the ROC AUC is the
     plain mean over classes, each against the rest. Where it is not defined, because a class
     has no test row, it is NaN.
+
+    For the log loss scikit-learn cuts probabilities at machine epsilon (`LOG_LOSS_FLOOR`): a row
+    that is predicted wrong with certainty costs 36.04 nats, and not infinitely many. Learning
+    curves, which are made of scores before the softmax, are not cut.
 
     Args:
         codes: ``(rows,)``, the true class of each row, from 0.

@@ -8,8 +8,9 @@ tree has nobody knows), so a model that fits its training rows better than it ca
 claims too much, and pays.
 
 All metrics are in the target's own units: the RMSE and the CRPS in units of the target, the
-NLL in nats for a density over them. Only R2 can be averaged over data sets as it is; ratios
-of RMSE to a reference's on the same rows can too.
+NLL in nats for a density over them. Only R2 can be averaged over data sets as it is. Of the
+others, what does not depend on the unit can: ratios of RMSE or CRPS to a reference's on the same
+rows, and differences of NLL. The report of several data sets shows these.
 """
 
 from __future__ import annotations

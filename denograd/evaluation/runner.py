@@ -27,6 +27,7 @@ from denograd.evaluation.running_units import cut_units, group_cells
 from denograd.evaluation.summary import summarise, versions
 from denograd.evaluation.train import Cell
 from denograd.evaluation.trained_on import seen_before
+from denograd.evaluation.tuned_for import tuned_elsewhere
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,12 @@ def evaluate(
         told = seen_before(config.optimizers, [table.name for table in tables], tables[0].task)
         for sentence in told:
             _note(console, sentence)
+        used = {size for own in sizes.values() for size in own}
+        untuned = tuned_elsewhere(
+            config.optimizers, config.models, config.steps, used, config.batch_size, tables[0].task
+        )
+        for sentence in untuned:
+            _note(console, sentence)
         cells = _cells(tables, sizes, config, console)
         todo = [cell for cell in cells if cell not in journal.finished]
         if len(todo) < len(cells):
@@ -172,6 +179,7 @@ def evaluate(
             "cells_finished": len(finished),
             "cells_failed": len(journal.errors),
             "seen_before": told,
+            "tuned_elsewhere": untuned,
         }
         if not finished:
             journal.write_json("summary.json", summary)

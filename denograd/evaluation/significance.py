@@ -193,8 +193,8 @@ def bootstrap_interval(log_ratios: Sequence[ArrayLike], seed: int = 0) -> list[f
     The percentile bootstrap (Efron 1979, "Bootstrap Methods: Another Look at the Jackknife"):
     data sets are drawn with replacement, each with all its cases, and the geometric mean is
     taken over all cases drawn; 10 000 times. So the interval belongs to the geometric mean
-    over cases, yet knows that cases of one data set are not independent. With fewer than
-    about ten data sets it comes out too narrow.
+    over cases, yet knows that cases of one data set are not independent. With few data sets it
+    comes out too narrow; `coverage` says by how much.
 
     Args:
         log_ratios: one array of cases, ``(cases,)``, for each data set.
@@ -220,6 +220,78 @@ def bootstrap_interval(log_ratios: Sequence[ArrayLike], seed: int = 0) -> list[f
     drawn = np.random.default_rng(seed).integers(len(cases), size=(_RESAMPLES, len(cases)))
     means = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
     return [float(end) for end in np.exp(np.quantile(means, [0.025, 0.975]))]
+
+
+def coverage(data_sets: int) -> float:
+    """How often `bootstrap_interval` holds the true mean, if log ratios are normal.
+
+    The percentile bootstrap of a mean of n values reaches ``1.96 s sqrt(n - 1) / n`` to either side
+    (s is the standard deviation with divisor n - 1), where Student's interval would have
+    the quantile of t with n - 1 degrees of freedom in place of ``1.96 sqrt((n - 1) / n)``. So its
+    coverage is the probability that such a t is within that. For skewed ratios, or data sets of
+    unequal numbers of cases, it is less. Hesterberg 2015, "What Teachers Should Know About the
+    Bootstrap", calls it narrowness bias.
+
+    Args:
+        data_sets: their number, at least 2.
+
+    Raises:
+        ValueError: fewer than 2 data sets.
+
+    Example:
+        >>> [round(coverage(number), 2) for number in (6, 10, 20, 1000)]
+        [0.87, 0.9, 0.93, 0.95]
+    """
+    if data_sets < 2:
+        raise ValueError(f"data_sets={data_sets}; with fewer than 2 there is no interval")
+    reach = stats.norm.ppf(0.975) * math.sqrt((data_sets - 1) / data_sets)
+    return float(2 * stats.t.cdf(reach, data_sets - 1) - 1)
+
+
+def interval_over_seeds(losses: ArrayLike, references: ArrayLike) -> list[float] | None:
+    """An interval of 95 % for the ratio of mean losses on one data set, over its seeds.
+
+    For each case the ratio of the means over seeds is taken, and over cases the geometric mean,
+    as in the summary. Its logarithm is linearised in the losses (the delta method), which gives one
+    number a seed: the mean over cases of ``a / mean(a) - b / mean(b)``. Their standard deviation
+    and Student's t with n - 1 degrees of freedom make the interval. Seeds are paired: both
+    optimizers had the same rows, batches and initial weights.
+
+    It says what other seeds would give on this data set, and nothing of other data sets. As all
+    seeds draw their rows from the same table, it is too narrow even for other rows of that kind.
+
+    Args:
+        losses: ``(cases, n)``, of the optimizer, a column a seed.
+        references: ``(cases, n)``, of the reference.
+
+    Returns:
+        the lower and upper end as ratios; None with fewer than three seeds.
+
+    Raises:
+        ValueError: shapes that differ, or a loss that is not finite and above 0.
+
+    Example:
+        >>> ends = interval_over_seeds([[0.4, 0.5, 0.45, 0.5]], [[0.5, 0.6, 0.5, 0.6]])
+        >>> [round(end, 3) for end in ends]
+        [0.782, 0.904]
+    """
+    own, other = (np.asarray(values, dtype=np.float64) for values in (losses, references))
+    if own.ndim != 2 or own.shape != other.shape:
+        raise ValueError(
+            f"losses have shape {own.shape} and references {other.shape}; both must be (cases, n)"
+        )
+    both = np.stack([own, other])
+    if not (np.isfinite(both) & (both > 0)).all():
+        raise ValueError("a loss is not finite, or not above 0; leave out such seeds")
+    cases, seeds = own.shape
+    if seeds < 3 or cases == 0:
+        return None
+    means, reference_means = own.mean(1, keepdims=True), other.mean(1, keepdims=True)
+    centre = float(np.log(means / reference_means).mean())
+    by_seed = (own / means - other / reference_means).mean(0)
+    error = float(by_seed.std(ddof=1)) / math.sqrt(seeds)
+    reach = float(stats.t.ppf(0.975, seeds - 1)) * error
+    return [math.exp(centre - reach), math.exp(centre + reach)]
 
 
 def _checked(numbers: ArrayLike, name: str = "log_ratios") -> NDArray[np.float64]:

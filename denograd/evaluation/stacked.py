@@ -1,8 +1,18 @@
 """All seeds of a data set, model, optimizer and size as one stack.
 
-Every run has the initial weights, batches, rows and encoding that `train_cell` gives it, so
-the results are those of `train_cell` to rounding; only the seconds are shared: a run's
-``train_seconds`` are the stack's, divided by the number of its runs.
+Every run has the initial weights, batches, rows and encoding that `train_cell` gives it, and
+takes the same steps; only the seconds are shared: a run's ``train_seconds`` are the stack's,
+divided by the number of its runs.
+
+The numbers are those of `train_cell` to rounding, which also depends on how many runs share the
+stack. With AdamW it stays rounding (1e-6 of the loss). With DenoGrad on few rows it may not, as
+training amplifies small differences. On wine (soft tree, 16 rows, 200 steps) test losses of the two
+engines, and of stacks of 2 and of 6 seeds, differ by up to 15 % in single runs, and the means of
+cases by about 2 %. It is rounding and nothing else: in double precision the weights of the two
+engines differ by at most 1e-9 of their norm in the first 80 steps, and by at most 5e-3 after 200
+(those of stacks of 2 and of 4 by 5e-6). As much comes of initial weights that are off by 1e-12 (by
+1e-15) in one and the same engine. So which seeds share a stack is one more source of chance, like
+the seed itself. The same command on the same machine gives the same results again.
 """
 
 from __future__ import annotations

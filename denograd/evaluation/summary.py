@@ -9,7 +9,14 @@ from typing import Any
 
 import pandas as pd
 
-from denograd.evaluation.cases import FIT, count_diverged, make_cases, make_context
+from denograd.evaluation.cases import (
+    FIT,
+    count_diverged,
+    finished_by_all,
+    losses_by_seed,
+    make_cases,
+    make_context,
+)
 from denograd.evaluation.comparisons import compare, correct_for_number, rank_all
 from denograd.evaluation.train import Cell, CellResult
 
@@ -56,28 +63,38 @@ def summarise(
         plain JSON; what is unknown or undefined is None.
 
         - ``cases``: of each, for every ``optimizers`` the means over seeds,
-          ``log_loss_deviation`` and ``log_loss_worst``, the number of ``diverged`` runs,
-          ``steps_to_reference``, ``seconds_to_reference`` and ``reached`` (see
-          `denograd.evaluation.convergence`) and ``consistency`` (see
-          `denograd.evaluation.consistency`); the ``winner`` (lowest mean log loss), and each
-          ``ratio`` of log losses to the reference. Of classes, for every optimizer the mean
-          ``recalls`` by label, and ``classes`` with the number of ``seeds`` that they are of and
-          the mean number of ``test_rows`` by label; a case whose runs did not keep their recalls
-          (see `denograd.evaluation.recalls`) has neither.
+          ``log_loss_deviation`` (the population standard deviation, with divisor n) and
+          ``log_loss_worst``, the number of ``diverged`` runs, ``steps_to_reference``,
+          ``seconds_to_reference``, ``reached``, ``common_steps_ratio`` and
+          ``common_seconds_ratio`` (see `denograd.evaluation.convergence`) and ``consistency``
+          (see `denograd.evaluation.consistency`); the ``winner`` (lowest mean log loss), each
+          ``ratio`` of log losses to the reference, and in ``both`` for each metric the means of an
+          optimizer and of the reference over the seeds in which neither diverged. Of classes, for
+          every optimizer the mean ``recalls`` by label, and ``classes`` with the number of
+          ``seeds`` that they are of and the mean number of ``test_rows`` by label; a case whose
+          runs did not keep their recalls (see `denograd.evaluation.recalls`) has neither.
         - ``comparisons``: for each other optimizer ``overall``, ``by_model``, ``by_size``,
           ``by_dataset`` and ``tests`` (Wilcoxon's signed-rank test, with ``p_holm``
           corrected for the number of optimizers, and its Bayesian sibling; see
           `denograd.evaluation.significance`). In a group, ``wins`` and ``losses`` are of any
           difference; ``ties`` are within 1 % of each other, and ``clear_wins``, ``ties`` and
           ``clear_losses`` add up to ``cases``. ``ratio_interval`` is the bootstrap's over
-          data sets. ``deviation_ratio`` and ``worst_seed_ratio`` compare the spread of log
-          loss over seeds and its worst seed; ``steps_ratio`` and ``seconds_ratio`` are over
-          the cases in which half of the seeds got to the reference's best loss, and
-          ``reached`` is the share of seeds that did; ``step_cost_ratio`` compares the seconds
-          of a step.
+          data sets, which is too narrow for few of them (see
+          `denograd.evaluation.significance.coverage`); in ``by_dataset``, ``seeds_interval`` is
+          over the ``seeds`` of that data set. ``accuracy`` and ``accuracy_reference`` are over
+          the seeds in which neither diverged. ``deviation_ratio`` and ``worst_seed_ratio``
+          compare the spread of log loss over seeds and its worst seed; ``steps_ratio`` and
+          ``seconds_ratio`` are over the cases in which half of the seeds got to the reference's
+          best loss, ``reached_cases`` is the share of these cases and ``reached`` that of seeds;
+          two optimizers that are alike come out below 1. ``common_steps_ratio`` and
+          ``common_seconds_ratio`` leave out no case and have their reciprocal when roles are
+          swapped: the geometric mean, over cases, of the ratio of steps to the best loss of
+          whichever was worse. ``step_cost_ratio`` compares the seconds of a step.
         - ``critical_difference``: see `denograd.evaluation.critical_difference`.
         - ``context``: for each data set and size the means of models outside torch, with their
           ``recalls`` where they are known.
+        - ``runs_left_out``: number of runs that were finished and are in no case, because the run
+          of another optimizer on the same data set, model, size and seed is missing.
 
     Raises:
         ValueError: columns that are missing, or a run without a log loss that has not
@@ -99,8 +116,9 @@ def summarise(
     optimizers = [str(name) for name in rows["optimizer"].unique()]
     runs, classes = runs or {}, classes or {}
     cases = make_cases(rows, reference, runs, classes)
+    losses = losses_by_seed(rows, reference)
     comparisons = {
-        name: compare(cases, name, reference) for name in optimizers if name != reference
+        name: compare(cases, name, reference, losses) for name in optimizers if name != reference
     }
     correct_for_number(comparisons)
     return {
@@ -108,6 +126,7 @@ def summarise(
         "comparisons": comparisons,
         "critical_difference": rank_all(cases, optimizers, reference),
         "context": make_context(context, runs, classes),
+        "runs_left_out": int((~finished_by_all(rows, reference)).sum()),
     }
 
 

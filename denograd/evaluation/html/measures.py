@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,7 +12,15 @@ from denograd.baselines import CROSS_VALIDATED
 from denograd.evaluation.comparisons import case_name
 from denograd.evaluation.html import parts
 from denograd.evaluation.html.parts import Fold, Grid, Part, Row, Section, Text, Value
-from denograd.evaluation.html.words import in_stacks, loss_of, names, rivals
+from denograd.evaluation.html.words import (
+    GOOD_SEEDS,
+    LEAST_DATA_SETS,
+    in_stacks,
+    loss_of,
+    names,
+    rivals,
+)
+from denograd.evaluation.metrics import LOG_LOSS_FLOOR
 
 _METRICS = {
     "log_loss": "log loss",
@@ -27,6 +36,8 @@ _METRICS = {
 }
 _SHARES = ("accuracy", "balanced_accuracy", "calibration_error")
 _WORST = 5
+_COMMON = "to a loss that both reach"
+_AT_BEST = "to the reference's best"
 
 
 def metric_value(name: str, value: float | None) -> Value:
@@ -51,11 +62,17 @@ def stability(summary: Mapping[str, Any]) -> Section:
     rows = [Row(written, _steadiness(summary, name)) for name, written in _headers(summary).items()]
     head = ("optimizer", "spread, ratio", "worst seed, ratio", "diverged")
     caption = (
-        f"Spread: standard deviation of the test {loss} over seeds. Worst seed: its highest "
+        f"Spread: standard deviation (divisor n) of the test {loss} over seeds. Worst seed: its "
+        "highest "
         f"{loss}. Both as the geometric mean of the ratio to "
         f"{names(summary)[summary['reference']]}; below 1 is steadier. Diverged: runs whose loss "
         "stopped being a number."
     )
+    if _few(summary):
+        caption += (
+            f" With fewer than {GOOD_SEEDS} seeds in a case, or fewer than {LEAST_DATA_SETS} data "
+            "sets, ratios of spread are mostly chance: no difference can be read off them."
+        )
     found: list[Part] = [Grid(caption, head, rows)]
     extremes = _worst_seeds(summary, f"{key}_worst")
     if extremes:
@@ -64,7 +81,7 @@ def stability(summary: Mapping[str, Any]) -> Section:
 
 
 def convergence(summary: Mapping[str, Any]) -> Section:
-    """Steps and seconds until the reference's best test loss is reached."""
+    """Steps and seconds until a test loss that both reach, and the reference's best."""
     found = [grid for grid in (_steps(summary), _seconds(summary)) if grid is not None]
     reason = Text("Not known for this evaluation.")
     return Section("convergence", "Convergence", found or [reason])
@@ -73,6 +90,8 @@ def convergence(summary: Mapping[str, Any]) -> Section:
 def calibration(summary: Mapping[str, Any]) -> Section:
     """All metrics, averaged over data sets."""
     metrics = metric_names(summary)
+    if "rmse" in metrics and len({case["dataset"] for case in summary["cases"]}) > 1:
+        return _relative(summary)
     rows = [
         Row(
             written, [metric_value(key, _case_mean(summary["cases"], name, key)) for key in metrics]
@@ -81,16 +100,61 @@ def calibration(summary: Mapping[str, Any]) -> Section:
     ]
     caption = (
         "Means over data sets of the means over their cases. Lower is better for log loss, Brier "
-        "score (sum over classes) and calibration error (15 bins), higher for the others. Runs "
-        "that diverged count in the log loss alone."
+        "score (sum over classes) and calibration error (15 bins), higher for the others. For the "
+        f"log loss, a probability of the true class counts as at least {LOG_LOSS_FLOOR:.1e} "
+        f"(machine epsilon), so no row costs more than {-math.log(LOG_LOSS_FLOOR):.1f} nats. Runs "
+        "that diverged count in the log loss alone: where some did, the other metrics are not of "
+        "the same seeds for all optimizers."
     )
     if "log_loss" not in metrics:
-        caption = "Means over data sets of the means over their cases; only R\u00b2 is the higher, "
-        caption += "the better."
+        caption = (
+            "Means over the cases of the data set, in units of the target (NLL: nats); only "
+            "R\u00b2 is the higher, the better."
+        )
     if not metrics:
         return Section("calibration", "Calibration", [Text("No case is finished.")])
     grid = Grid(caption, ["optimizer", *metrics.values()], rows)
     return Section("calibration", "Calibration and all metrics", [grid])
+
+
+def _relative(summary: Mapping[str, Any]) -> Section:
+    """All metrics of measured targets, against the reference: units differ between data sets."""
+    title, reference = "Calibration and all metrics", summary["reference"]
+    rows = []
+    for name, written in _headers(summary).items():
+        r2 = metric_value("r2", _case_mean(summary["cases"], name, "r2"))
+        if name == reference:
+            rows.append(Row(written, [parts.number(1.0), r2, parts.number(0.0), parts.number(1.0)]))
+            continue
+        nll = [own - other for own, other in _both(summary, name, "nll")]
+        crps = [math.log(own / other) for own, other in _both(summary, name, "crps") if own > 0]
+        overall = summary["comparisons"][name]["overall"]
+        rows.append(
+            Row(
+                written,
+                [
+                    parts.ratio(overall.get("log_loss_ratio"), digits=3),
+                    r2,
+                    parts.number(_mean(nll)),
+                    parts.ratio(math.exp(float(np.mean(crps))) if crps else None, digits=3),
+                ],
+            )
+        )
+    caption = (
+        f"Over cases, against {names(summary)[reference]}: a mean of RMSE, NLL or CRPS over data "
+        "sets would be of different units. RMSE and CRPS: geometric mean of the ratio; Gaussian "
+        "NLL: mean of the difference in nats; lower is better. R\u00b2: mean over data sets of the "
+        "means over their cases, higher is better. Runs that diverged count in the RMSE alone; NLL "
+        "and CRPS are over seeds in which neither diverged."
+    )
+    head = ("optimizer", "RMSE, ratio", "R\u00b2", "Gaussian NLL, difference", "CRPS, ratio")
+    return Section("calibration", title, [Grid(caption, head, rows)])
+
+
+def _both(summary: Mapping[str, Any], name: str, metric: str) -> list[tuple[float, float]]:
+    """Of each case the means of an optimizer and of the reference, over the same seeds."""
+    found = [case.get("both", {}).get(name, {}).get(metric) for case in summary["cases"]]
+    return [(own, other) for own, other in filter(None, found)]
 
 
 def consistency(summary: Mapping[str, Any]) -> Section:
@@ -210,6 +274,13 @@ def context(summary: Mapping[str, Any]) -> Section:
     return Section("context", title, [grid, fold])
 
 
+def _few(summary: Mapping[str, Any]) -> bool:
+    """Whether there are too few seeds or data sets to speak of spread."""
+    cases = summary["cases"]
+    data_sets = len({case["dataset"] for case in cases})
+    return data_sets < LEAST_DATA_SETS or min(case["seeds"] for case in cases) < GOOD_SEEDS
+
+
 def _headers(summary: Mapping[str, Any]) -> dict[str, str]:
     """All optimizers, the reference first, each with what stands in front of its row."""
     short, reference = names(summary), summary["reference"]
@@ -285,23 +356,35 @@ def _groups(summary: Mapping[str, Any], key: str) -> list[str]:
 
 
 def _steps(summary: Mapping[str, Any]) -> Grid | None:
-    def shown(found: Mapping[str, Any]) -> Value:
-        reached = found.get("reached")
-        note = f"{100 * reached:.0f} % reached it" if reached is not None else ""
-        return parts.ratio(found.get("steps_ratio"), note)
+    def at_best(found: Mapping[str, Any]) -> Value:
+        notes = [
+            f"{100 * found[key]:.0f} % of {what}"
+            for key, what in (("reached_cases", "cases"), ("reached", "seeds"))
+            if found.get(key) is not None
+        ]
+        return parts.ratio(found.get("steps_ratio"), ", ".join(notes))
+
+    def common(found: Mapping[str, Any]) -> Value:
+        return parts.ratio(found.get("common_steps_ratio"))
 
     sizes, short = _groups(summary, "by_size"), names(summary)
     rows = []
-    for name in rivals(summary):
-        comparison = summary["comparisons"][name]
-        cells = [shown(comparison["by_size"].get(size, {})) for size in sizes]
-        rows.append(Row(short[name], [*cells, shown(comparison["overall"])]))
+    for group, shown in ((_COMMON, common), (_AT_BEST, at_best)):
+        for name in rivals(summary):
+            comparison = summary["comparisons"][name]
+            cells = [shown(comparison["by_size"].get(size, {})) for size in sizes]
+            rows.append(Row(short[name], [*cells, shown(comparison["overall"])], group))
     if not parts.any_known(rows) and not any(cell.note for row in rows for cell in row.values):
         return None
+    reference = short[summary["reference"]]
     caption = (
-        f"Steps until the test loss is at or below the best that {short[summary['reference']]} "
-        "ever reached with the same seed, as a ratio to the steps that it needed itself; over "
-        "cases in which at least half of the seeds get there. Under it the share of seeds that do."
+        f"Steps, as a ratio to those of {reference}. To a loss that both reach: for each seed, "
+        "until the test loss first is at or below the best of whichever was worse. It leaves out "
+        "no case, and optimizers that are alike have 1. To the reference's best: until the test "
+        f"loss is at or below the best that {reference} ever reached with the same seed; over "
+        "cases in which at least half of the seeds get there, and under it the share of these "
+        "cases and of the seeds that do. Here optimizers that are alike come out below 1, about "
+        "0.9, as a first arrival is set against the place of a minimum and late cases are left out."
     )
     return Grid(caption, ["optimizer", *(f"{size} rows" for size in sizes), "all sizes"], rows)
 
@@ -309,10 +392,16 @@ def _steps(summary: Mapping[str, Any]) -> Grid | None:
 def _seconds(summary: Mapping[str, Any]) -> Grid | None:
     short, comparisons = names(summary), summary["comparisons"]
     rows = [
-        Row(short[name], [parts.ratio(comparisons[name]["overall"].get("seconds_ratio"))])
+        Row(
+            short[name],
+            [
+                parts.ratio(comparisons[name]["overall"].get(key))
+                for key in ("common_seconds_ratio", "seconds_ratio")
+            ],
+        )
         for name in rivals(summary)
     ]
     if not parts.any_known(rows):
         return None
     caption = "The same in seconds of training, over all sizes." + _without_search(summary)
-    return Grid(caption, ["optimizer", "seconds, ratio"], rows)
+    return Grid(caption, ["optimizer", _COMMON, _AT_BEST], rows)

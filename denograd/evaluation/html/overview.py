@@ -25,8 +25,10 @@ from denograd.evaluation.html.ranks import rank_diagram
 from denograd.evaluation.html.ratios import ratio_plot
 from denograd.evaluation.html.svg import STYLES
 from denograd.evaluation.html.words import (
+    ENOUGH_DATA_SETS,
     LEAST_DATA_SETS,
     corrected,
+    coverage_note,
     foremost,
     loss_of,
     names,
@@ -87,8 +89,11 @@ def comparison_table(summary: Mapping[str, Any]) -> list[Part]:
         "set is the unit of the interval, of the probabilities (Bayesian signed-rank test) and "
         "of Wilcoxon's p, which is corrected for the number of optimizers (Holm)."
     )
-    if len({case["dataset"] for case in summary["cases"]}) < LEAST_DATA_SETS:
+    data_sets = len({case["dataset"] for case in summary["cases"]})
+    if data_sets < LEAST_DATA_SETS:
         caption += f" With fewer than {LEAST_DATA_SETS} data sets none of these can be believed."
+    elif data_sets < ENOUGH_DATA_SETS:
+        caption += f" The intervals are narrower than they are called{coverage_note(data_sets)}."
     return [Grid(caption, head, rows)]
 
 

@@ -11,13 +11,18 @@ from denograd.evaluation.html import parts
 from denograd.evaluation.html.measures import metric_names, metric_value
 from denograd.evaluation.html.parts import Code, Fold, Grid, Part, Row, Section, Text, Value
 from denograd.evaluation.html.phrases import counted, listing
-from denograd.evaluation.html.words import loss_of, names, rivals
+from denograd.evaluation.html.words import is_own, loss_of, names, rivals
 from denograd.evaluation.train import Cell
 
 _WORST = 5
 _ERRORS = 50
 """So many failed cells are listed; errors.csv has all."""
 
+_ROUNDING = (
+    "The same command on the same machine gives the same results again. With another --engine, or "
+    "another number of seeds that run together, they differ by rounding, which denograd on few "
+    "rows can amplify to percents of a single run's loss (for adamw it stays at a millionth)."
+)
 _FURTHER: tuple[tuple[str, str, int], ...] = (
     ("train_seconds", "seconds of training", 2),
     ("seconds_per_step", "seconds a step", 5),
@@ -25,6 +30,7 @@ _FURTHER: tuple[tuple[str, str, int], ...] = (
     ("steps_to_reference", "steps to the reference's best", 0),
     ("seconds_to_reference", "seconds to the reference's best", 2),
     ("reached", "share of seeds that reached it", 2),
+    ("common_steps_ratio", "steps to a loss that both reach, ratio", 2),
     ("consistency", "consistency of explanations", 2),
 )
 
@@ -110,10 +116,14 @@ def making(summary: Mapping[str, Any]) -> Section:
         if value is not None:
             text = listing(value) if isinstance(value, list | tuple) else str(value)
             rows.append(Row(label, [Value(text)]))
+    if settings.get("engine"):
+        rows.append(Row("engine", [Value(str(settings["engine"]))]))
     tables = settings.get("tables") or {}
     if tables:
         rows.append(Row("data sets", [Value(f"{len(tables)}: {listing(tables)}", look="words")]))
     found.append(Grid("Settings", ("what", "value"), rows))
+    if any(is_own(name) for name in settings.get("optimizers") or ()):
+        found.append(Text(_ROUNDING))
     versions = [
         Row(name, [Value(str(version))])
         for name, version in (summary.get("versions") or {}).items()

@@ -4,7 +4,9 @@ How sure one may be is read off three things that look at the data sets in diffe
 the Bayesian signed-rank test with a region of practical equivalence (Benavoli et al. 2014,
 "A Bayesian Wilcoxon signed-rank test based on the Dirichlet process"), Wilcoxon's
 signed-rank test (corrected for the number of optimizers), and the bootstrap interval of the
-geometric-mean ratio. Only where all of them agree is a verdict called sure.
+geometric-mean ratio. Only where all of them agree is a verdict called sure. Two optimizers are
+called as good as each other where the Bayesian test says so and that interval lies within the
+region of practical equivalence, too.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from typing import Any, Literal
 
 from denograd.evaluation.html.phrases import change, counted, few, listing, p_value, probability
 from denograd.evaluation.names import short_names
-from denograd.evaluation.significance import ROPE
+from denograd.evaluation.significance import ROPE, coverage
 
 LEAST_DATA_SETS = 6
 """Fewest data sets that can settle anything.
@@ -26,6 +28,8 @@ With five, Wilcoxon's test cannot get below p = 2 / 2^5 = 0.06 even if all of th
 SURE = 0.95
 """A probability from which one is called sure; Wilcoxon's p has to be below 1 minus that."""
 GOOD_SEEDS = 10
+ENOUGH_DATA_SETS = 20
+"""From so many data sets on, an interval's coverage is close enough to what it is called."""
 _IN_FULL = 3
 
 Kind = Literal[
@@ -150,17 +154,26 @@ def first_verdicts(found: Sequence[Verdict]) -> int:
 
 
 def caveats(summary: Mapping[str, Any]) -> list[str]:
-    """What to bear in mind with any verdict: what denoisers saw, missing runs, and few seeds.
+    """What to bear in mind with any verdict.
+
+    What denoisers saw before, what others were not tuned for, missing runs, and few seeds.
 
     Example:
         >>> caveats({"cells_failed": 1, "cases": [{"seeds": 3}]})
         ['1 run failed with an error and is missing here.',
          'Only 3 seeds in some cases; ten or more would be steadier.']
     """
-    found, failed = list(summary.get("seen_before", ())), summary.get("cells_failed") or 0
+    found = [*summary.get("seen_before", ()), *summary.get("tuned_elsewhere", ())]
+    failed = summary.get("cells_failed") or 0
     if failed:
         verb = "is" if failed == 1 else "are"
         found.append(f"{counted(failed, 'run')} failed with an error and {verb} missing here.")
+    if left_out := summary.get("runs_left_out") or 0:
+        verb, was = ("is", "was") if left_out == 1 else ("are", "were")
+        found.append(
+            f"{counted(left_out, 'run')} that {was} finished {verb} left out of every comparison, "
+            "because another optimizer's run on the same data set, model, rows and seed is missing."
+        )
     least = min((case["seeds"] for case in summary.get("cases", [])), default=GOOD_SEEDS)
     if least < GOOD_SEEDS:
         found.append(f"Only {counted(least, 'seed')} in some cases; ten or more would be steadier.")
@@ -188,7 +201,9 @@ def judge(overall: Mapping[str, Any], tests: Mapping[str, Any] | None) -> Kind:
     interval = overall.get("ratio_interval")
     if tests.get("data_sets", 0) < LEAST_DATA_SETS or (bayes is None and wilcoxon is None):
         return "too little data"
-    if bayes and bayes["equivalent"] >= SURE:
+    alike = bayes is not None and bayes["equivalent"] >= SURE
+    # Most data sets may be within 1 % while a few that are not carry the mean away.
+    if alike and interval and all(abs(math.log(end)) <= ROPE for end in interval):
         return "equivalent"
     lower, higher = [], []
     if bayes:
@@ -211,6 +226,23 @@ def judge(overall: Mapping[str, Any], tests: Mapping[str, Any] | None) -> Kind:
     if any(higher) and not any(lower) and (not bayes or bayes["worse"] > 0.5):
         return "probably worse"
     return "undecided"
+
+
+def coverage_note(data_sets: int) -> str:
+    """What to know of an interval of so few data sets, in brackets; nothing from 20 on.
+
+    Example:
+        >>> coverage_note(8)
+        ' (nominal: of 8 data sets such an interval holds the true mean in about 89 % at best)'
+        >>> coverage_note(20)
+        ''
+    """
+    if not 2 <= data_sets < ENOUGH_DATA_SETS:
+        return ""
+    return (
+        f" (nominal: of {data_sets} data sets such an interval holds the true mean in about "
+        f"{100 * coverage(data_sets):.0f} % at best)"
+    )
 
 
 def corrected(wilcoxon: Mapping[str, Any]) -> float:
@@ -281,7 +313,9 @@ def _verdict(summary: Mapping[str, Any], name: str) -> Verdict:
         *_where(comparison, own, loss),
         _lost(overall, comparison["by_dataset"], reference, loss),
         *_place(summary, name),
-        *_price(overall, reference, in_stacks=in_stacks(summary)),
+        *_over_seeds(comparison["by_dataset"], data_sets, loss),
+        *_speed(overall, reference),
+        *_price(overall, reference, _least_seeds(summary), in_stacks=in_stacks(summary)),
         *_diverged(overall, own, reference, loss),
     ]
     return Verdict(name, kind, headline, _tally(overall, own, reference, loss), tuple(details))
@@ -291,7 +325,8 @@ def _tally(overall: Mapping[str, Any], own: str, reference: str, loss: str) -> s
     # Of so few data sets the bootstrap's interval is too narrow.
     few_sets = overall["data_sets"] < LEAST_DATA_SETS
     interval = None if few_sets else overall.get("ratio_interval")
-    within = f" (95 % interval {interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
+    nominal = "nominal " if overall["data_sets"] < ENOUGH_DATA_SETS else ""
+    within = f" ({nominal}95 % interval {interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
     won, tied, lost = record(overall)
     text = (
         f"{own} against {reference}: lower {loss} in {won} of {overall['cases']} cases, within 1 % "
@@ -301,6 +336,8 @@ def _tally(overall: Mapping[str, Any], own: str, reference: str, loss: str) -> s
     accuracy, other = overall.get("accuracy"), overall.get("accuracy_reference")
     if accuracy is not None and other is not None:
         text += f"; accuracy {100 * (accuracy - other):+.1f} points"
+        if overall["diverged"] or overall["diverged_reference"]:
+            text += " over seeds in which neither diverged"
     return f"{text}."
 
 
@@ -333,6 +370,14 @@ def _tests(tests: Mapping[str, Any], overall: Mapping[str, Any], kind: Kind) -> 
         found.append(f"the 95 % interval of the mean ratio, {low:.3f} to {high:.3f}, {holds} 1")
     if not found:
         return f"Over {data_sets} data sets, but no test of them could be made."
+    if overall.get("ratio_interval"):
+        found[-1] += coverage_note(data_sets)
+    if kind == "undecided" and bayes and bayes["equivalent"] >= SURE:
+        return (
+            f"Over {data_sets} data sets: {'; '.join(found)}. On most of them the two are within "
+            "1 %, but the interval of the mean ratio reaches further, so they are not called as "
+            "good as each other."
+        )
     agree = {"better": " All agree.", "worse": " All agree."}
     return f"Over {data_sets} data sets: {'; '.join(found)}.{agree.get(kind, '')}"
 
@@ -345,19 +390,24 @@ def _where(comparison: Mapping[str, Any], own: str, loss: str) -> list[str]:
         for value, found in comparison[group].items():
             if found["cases"]:
                 places.setdefault(standing(found), []).append(value)
+        fewest = min((g["data_sets"] for g in comparison[group].values() if g["cases"]), default=0)
+        nominal = "nominal " if fewest < ENOUGH_DATA_SETS else ""
         said = [
             f"{text} with {listing(places[kind])}{unit}{beyond}"
             for kind, text, beyond in (
-                ("surely lower", f"lower {loss}", " (95 % interval below 1)"),
+                ("surely lower", f"lower {loss}", f" ({nominal}95 % interval below 1)"),
                 ("lower", f"lower {loss}", ""),
                 ("same", f"the same {loss} within 1 %", ""),
                 ("higher", f"higher {loss}", ""),
-                ("surely higher", f"higher {loss}", " (95 % interval above 1)"),
+                ("surely higher", f"higher {loss}", f" ({nominal}95 % interval above 1)"),
             )
             if kind in places
         ]
         if said:
-            sentences.append(f"{title}, {own} has {'; '.join(said)}.")
+            sentence = f"{title}, {own} has {'; '.join(said)}."
+            if "surely lower" in places or "surely higher" in places:
+                sentence += " These intervals are not corrected for their number."
+            sentences.append(sentence)
     return sentences
 
 
@@ -403,16 +453,75 @@ def _place(summary: Mapping[str, Any], name: str) -> list[str]:
     return [f"Of {len(ratios)} optimizers, {len(ahead)} did better by mean ratio: {ahead_of_it}."]
 
 
-def _price(overall: Mapping[str, Any], reference: str, *, in_stacks: bool) -> list[str]:
+def _over_seeds(by_dataset: Mapping[str, Any], data_sets: int, loss: str) -> list[str]:
+    """On each of the few data sets at hand, what other seeds would do to the ratio."""
+    if data_sets >= LEAST_DATA_SETS:
+        return []
+    known = {
+        name: found
+        for name, found in by_dataset.items()
+        if found["cases"] and found.get("seeds_interval")
+    }
+    if not known:
+        return []
+    said = [
+        f"on {name} {found['log_loss_ratio']:.3f} with a 95 % interval of "
+        f"{found['seeds_interval'][0]:.3f} to {found['seeds_interval'][1]:.3f} "
+        f"({counted(found['seeds'], 'seed')})"
+        for name, found in known.items()
+    ]
+    table = "this table" if len(known) == 1 else "the same table"
+    return [
+        f"Over seeds of {table}, not over data sets, the ratio of {loss} is {listing(said)}; "
+        "what another table would give it does not say."
+    ]
+
+
+def _speed(overall: Mapping[str, Any], reference: str) -> list[str]:
+    """How soon it gets down to a loss; the sentence rests on the measure that favours nobody."""
+    common, steps = overall.get("common_steps_ratio"), overall.get("steps_ratio")
+    share = overall.get("reached_cases")
+    said = []
+    if common is not None:
+        said.append(
+            f"To a test loss that both reach it took {common:.2f} times the steps of {reference}."
+        )
+    if share is not None:
+        sentence = (
+            f"Half of its seeds reached the best test loss of {reference} in {100 * share:.0f} % "
+            "of the cases"
+        )
+        if steps is not None:
+            sentence += (
+                f", there in {steps:.2f} times the steps (in this measure, optimizers that are "
+                "alike come out below 1)"
+            )
+        said.append(f"{sentence}.")
+    return [" ".join(said)] if said else []
+
+
+def _least_seeds(summary: Mapping[str, Any]) -> int:
+    return min((case["seeds"] for case in summary.get("cases", [])), default=0)
+
+
+def _price(overall: Mapping[str, Any], reference: str, seeds: int, *, in_stacks: bool) -> list[str]:
     """What it costs: how steady it is over seeds, and how long a step takes."""
     spread, cost = overall.get("deviation_ratio"), overall.get("step_cost_ratio")
-    said = []
-    if spread is not None:
+    said, found = [], []
+    enough = seeds >= GOOD_SEEDS and overall["data_sets"] >= LEAST_DATA_SETS
+    if spread is not None and enough:
         said.append(f"its spread over seeds is {change(spread)}")
     if cost is not None:
         together = " (all seeds in one stack; of a run by itself another ratio)"
         said.append(f"a step takes {cost:.2f} times as long{together if in_stacks else ''}")
-    return [f"Compared with {reference}, {listing(said)}."] if said else []
+    if said:
+        found.append(f"Compared with {reference}, {listing(said)}.")
+    if spread is not None and not enough:
+        found.append(
+            f"Whether it is steadier over seeds cannot be told: that takes {GOOD_SEEDS} seeds "
+            f"in every case and {LEAST_DATA_SETS} data sets."
+        )
+    return [" ".join(found)] if found else []
 
 
 def _diverged(overall: Mapping[str, Any], own: str, reference: str, loss: str) -> list[str]:
