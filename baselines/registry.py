@@ -292,7 +292,7 @@ def describe_optimizer(
         'identity'
     """
     if denoiser_of(name, measured) is not None:
-        described = [
+        each = [
             {
                 "denoiser": spec,
                 "sha256": None if spec == "identity" else read_card(spec)["sha256"],
@@ -300,7 +300,7 @@ def describe_optimizer(
             }
             for spec, own in denoisers_of(name, models, measured).items()
         ]
-        return described[0] if len(described) == 1 else {"denoisers": described}
+        return each[0] if len(each) == 1 else {"denoisers": each}
     if name == CONTROL:
         tuned = read_control(control_file(measured))
         return {m: [asdict(entry) for entry in tuned if entry.model == m] for m in models}

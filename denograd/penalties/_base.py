@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import numbers
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from denograd.models._base import is_number
 from denograd.penalties._sites import Site, named, search, unique
 
 
@@ -118,8 +118,7 @@ class Penalty(ABC):
 
     @weight.setter
     def weight(self, weight: float) -> None:
-        number = isinstance(weight, numbers.Real) and not isinstance(weight, bool)
-        if not number or not math.isfinite(weight) or weight < 0:
+        if not is_number(weight) or not math.isfinite(weight) or weight < 0:
             raise ValueError(
                 f"{type(self).__name__}: weight={weight!r}; it must be a finite number of at "
                 "least 0"
