@@ -89,9 +89,9 @@ def make_optimizer(
             (tuned by cross-validation on ``data``); a rival of `RIVALS`, with settings found
             as the control's were, but at 32 and 128 rows and for classes alone;
             ``NAME:default``, the rival as it comes; ``denograd`` (the shipped denoiser for the
-            kind of target and the model), ``denograd:NAME`` (another one) or
-            ``denograd:PATH`` (saved weights). ``adamw_default``, ``adam_default`` and ``sgd``
-            (learning rate 0.1, momentum 0.9) are never tuned.
+            kind of target), ``denograd:NAME`` (another one) or ``denograd:PATH`` (saved
+            weights). ``adamw_default``, ``adam_default`` and ``sgd`` (learning rate 0.1,
+            momentum 0.9) are never tuned.
         model: whose parameters it moves.
         model_name: the model's name, for what is tuned by model.
         steps: steps that the run will take.
@@ -113,7 +113,7 @@ def make_optimizer(
         >>> type(recipe.optimizer).__name__, recipe.scheduler
         ('SGD', None)
     """
-    spec = denoiser_of(name, measured, model_name)
+    spec = denoiser_of(name, measured)
     if spec is not None:
         from denograd.optimizer import DenoGrad
 
@@ -254,12 +254,12 @@ def check_optimizer(name: str, models: tuple[str, ...], steps: int, measured: bo
             not installed.
         DenoiserFileError: the denoiser cannot be loaded.
     """
-    if denoiser_of(name, measured) is not None:
+    spec = denoiser_of(name, measured)
+    if spec is not None:
         try:
-            for spec, own in denoisers_of(name, models, measured).items():
-                resolve_denoiser(spec)
-                for settings in settings_by_model(spec, own).values():
-                    make_base(nn.Linear(1, 1), settings)
+            resolve_denoiser(spec)
+            for settings in settings_by_model(spec, models).values():
+                make_base(nn.Linear(1, 1), settings)
         except ValueError as error:
             raise BaselineError(f"optimizer {name!r}: {error}") from error
     elif name == CONTROL:
@@ -291,16 +291,10 @@ def describe_optimizer(
         >>> describe_optimizer("denograd:identity", ("soft_tree",))["denoiser"]
         'identity'
     """
-    if denoiser_of(name, measured) is not None:
-        each = [
-            {
-                "denoiser": spec,
-                "sha256": None if spec == "identity" else read_card(spec)["sha256"],
-                **settings_by_model(spec, own),
-            }
-            for spec, own in denoisers_of(name, models, measured).items()
-        ]
-        return each[0] if len(each) == 1 else {"denoisers": each}
+    spec = denoiser_of(name, measured)
+    if spec is not None:
+        weights = None if spec == "identity" else read_card(spec)["sha256"]
+        return {"denoiser": spec, "sha256": weights, **settings_by_model(spec, models)}
     if name == CONTROL:
         tuned = read_control(control_file(measured))
         return {m: [asdict(entry) for entry in tuned if entry.model == m] for m in models}
@@ -316,35 +310,12 @@ def describe_optimizer(
     return {**described, **{m: [asdict(t) for t in entries if t.model == m] for m in models}}
 
 
-def denoisers_of(
-    name: str, models: Sequence[str], measured: bool = False
-) -> dict[str, tuple[str, ...]]:
-    """The denoisers that an optimizer's name asks for, each with the models that it is for.
-
-    Args:
-        name: as `make_optimizer` takes it; none of a rival.
-        models: names of models.
-        measured: whether the target is a number.
-
-    Example:
-        >>> denoisers_of("denograd", ["soft_tree", "temporal_attention"])
-        {'default': ('soft_tree',), 'sequences': ('temporal_attention',)}
-    """
-    found: dict[str, tuple[str, ...]] = {}
-    for model in models:
-        spec = denoiser_of(name, measured, model)
-        if spec is not None:
-            found[spec] = (*found.get(spec, ()), model)
-    return found
-
-
-def denoiser_of(name: str, measured: bool = False, model_name: str | None = None) -> str | None:
+def denoiser_of(name: str, measured: bool = False) -> str | None:
     """The denoiser that an optimizer's name asks for, None if it is a rival.
 
     Args:
         name: as `make_optimizer` takes it.
         measured: whether the target is a number, for which ``denograd`` is another denoiser.
-        model_name: the model's name, for which it may be another one, too.
 
     Raises:
         BaselineError: the name is not known.
@@ -361,7 +332,7 @@ def denoiser_of(name: str, measured: bool = False, model_name: str | None = None
     if head in RIVALS and denoiser == _UNTUNED:
         return None
     if head == _DENOGRAD and bool(colon) == bool(denoiser):
-        return denoiser or denoiser_for(measured, model_name)
+        return denoiser or denoiser_for(measured)
     raise BaselineError(
         f"optimizer {name!r} is not known; use one of {', '.join(OPTIMIZER_NAMES)}, "
         "NAME:default for a rival as it comes, denograd:NAME for another shipped denoiser or "

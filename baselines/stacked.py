@@ -94,7 +94,7 @@ def stacked_run(
     """
     steps, rows = episode.steps, int(episode.tasks.rows[0])
     measured = episode.tasks.n_classes is None
-    spec = denoiser_of(name, measured, model_name)
+    spec = denoiser_of(name, measured)
     if spec is not None:
         denoiser = resolve_denoiser(spec)
         return StackedDenoiser(with_base(episode, base_settings(spec, model_name)), denoiser)

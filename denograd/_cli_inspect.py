@@ -50,17 +50,13 @@ def inspect(
         list[str] | None,
         typer.Option(
             help="Tables of the reference trainings: breast_cancer, wine, iris, digits3, "
-            "diabetes. Default: wine breast_cancer iris; for the denoiser regression, diabetes; "
-            "for sequences, digits3, whose rows of pixels are the channels.",
+            "diabetes. Default: wine breast_cancer iris; for the denoiser regression, diabetes.",
             metavar="NAME...",
         ),
     ] = None,
     models: Annotated[
         str | None,
-        typer.Option(
-            help="Their models, with commas between. Default: soft_tree,attention; for the "
-            "denoiser sequences, temporal_attention."
-        ),
+        typer.Option(help="Their models, with commas between. Default: soft_tree,attention."),
     ] = None,
     rows: Annotated[int | None, typer.Option(help="Their training rows. Default: 64.")] = None,
     steps: Annotated[int | None, typer.Option(help="Their steps. Default: 120.")] = None,
@@ -122,10 +118,10 @@ def _reference(
     steps: int | None,
 ) -> tuple[str, Recordings]:
     """Train the reference models, with a progress bar."""
-    from denograd.inspection import ROWS, STEPS, by_model, models_for, reference_runs, tables_for
+    from denograd.inspection import MODELS, ROWS, STEPS, by_model, reference_runs, tables_for
 
     tables = builtin or list(tables_for(denoiser))
-    named = list(models_for(denoiser))
+    named = list(MODELS)
     if models is not None:
         named = [name.strip() for name in models.split(",") if name.strip()]
     rows, steps = ROWS if rows is None else rows, STEPS if steps is None else steps

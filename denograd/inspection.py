@@ -8,7 +8,6 @@ run of your own. `denograd.plot` draws both.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -33,7 +32,6 @@ __all__ = [
     "MODELS",
     "MULTIPLIERS",
     "ROWS",
-    "SEQUENCE_TABLES",
     "STEPS",
     "TABLES",
     "InspectionError",
@@ -50,22 +48,16 @@ __all__ = [
 
 TABLES = ("wine", "breast_cancer", "iris")
 MEASURED_TABLES = ("diabetes",)
-SEQUENCE_TABLES = {"digits3": 8}
-"""Sequences and their channels: a row of pixels is one, and the columns of pixels are the steps."""
 MODELS = ("soft_tree", "attention")
 ROWS, STEPS, BATCH = 64, 120, 32
-"""The reference trainings: small data, as denoisers are made for. The denoisers for measured
-targets and for sequences have tables of their own, the latter a model, too."""
+"""The reference trainings: small data, as denoisers are made for; the second tables are those of
+the denoiser for measured targets."""
 
 EVERY = 4
 """Steps from one record of a reference training to the next."""
 
 Recordings: TypeAlias = Mapping[str, Sequence[AuditLog]]
 """Recordings under the names by which pictures and tables speak of them."""
-
-
-SEQUENCE_MODEL = "temporal_attention"
-_OF_SEQUENCES = denoiser_for(measured=False, model_name=SEQUENCE_MODEL)
 
 
 class Reference(NamedTuple):
@@ -90,7 +82,7 @@ class Reference(NamedTuple):
 def reference_runs(
     denoiser: str | Path | Denoiser,
     tables: Sequence[str] | None = None,
-    models: Sequence[str] | None = None,
+    models: Sequence[str] = MODELS,
     *,
     rows: int = ROWS,
     steps: int = STEPS,
@@ -103,10 +95,8 @@ def reference_runs(
     Args:
         denoiser: a shipped name, a path or an instance.
         tables: names that `denograd.data.builtin_table` knows; default: `TABLES`, or
-            `MEASURED_TABLES` or `SEQUENCE_TABLES` for the shipped denoisers for measured targets
-            and for sequences.
-        models: names that `denograd.models.registry.make_model` knows; default: `MODELS`, or
-            attention over time for the shipped denoiser for sequences.
+            `MEASURED_TABLES` for the shipped denoiser for measured targets.
+        models: names that `denograd.models.registry.make_model` knows, but no sequences.
         rows: training rows of each table.
         steps: optimizer steps.
         every: steps from one record to the next.
@@ -117,8 +107,8 @@ def reference_runs(
         TableError: a table that is not known, or has not so many rows.
         InspectionError: a model that is not known, a name twice, or a number below 1.
     """
-    tables = tables_for(denoiser) if tables is None else tables
-    models = models_for(denoiser) if models is None else models
+    if tables is None:
+        tables = tables_for(denoiser)
     for name, values in (("tables", tables), ("models", models)):
         if not values or len(set(values)) < len(values):
             raise InspectionError(f"{name}={list(values)!r}; name at least one, and each once")
@@ -145,19 +135,7 @@ def tables_for(denoiser: str | Path | Denoiser) -> tuple[str, ...]:
         >>> tables_for("default"), tables_for("regression")
         (('wine', 'breast_cancer', 'iris'), ('diabetes',))
     """
-    if denoiser == denoiser_for(measured=True):
-        return MEASURED_TABLES
-    return tuple(SEQUENCE_TABLES) if denoiser == _OF_SEQUENCES else TABLES
-
-
-def models_for(denoiser: str | Path | Denoiser) -> tuple[str, ...]:
-    """The models of reference trainings that a denoiser is made for.
-
-    Example:
-        >>> models_for("default"), models_for("sequences")
-        (('soft_tree', 'attention'), ('temporal_attention',))
-    """
-    return (SEQUENCE_MODEL,) if denoiser == _OF_SEQUENCES else MODELS
+    return MEASURED_TABLES if denoiser == denoiser_for(measured=True) else TABLES
 
 
 def _train(
@@ -173,18 +151,16 @@ def _train(
     from denograd.data import builtin_table, plan_columns
     from denograd.evaluation.regression_metrics import loss_of
     from denograd.evaluation.running_units import encode
-    from denograd.evaluation.train import draw_batches
+    from denograd.evaluation.train import draw_batches, initial_model
     from denograd.optimizer import DenoGrad
 
     table = builtin_table(table_name)
-    if model_name == SEQUENCE_MODEL:
-        table = replace(table, n_channels=SEQUENCE_TABLES.get(table_name, 1))
     split = table.split([rows], seed)
     data = encode(table, plan_columns(table), split.train[rows], split.test)
     x, y = torch.from_numpy(data.x_train), torch.from_numpy(data.y_train)
     loss_fn = loss_of(table.n_classes)
     try:
-        model = data.new_model(model_name, seed)
+        model = initial_model(model_name, x.shape[1], table.n_classes, seed)
     except ValueError as error:
         raise InspectionError(str(error)) from error
     optimizer = DenoGrad(

@@ -149,8 +149,9 @@ def main() -> None:
     often, most = arguments.wrong_labels
     tables = TableFamily(train, wrong_labels=(often, most))
     prior: TaskFamily = PriorFamily(measured=arguments.measured)
+    prior_name = "synthetic prior"
     if arguments.sequences:
-        prior = SequencePriorFamily()
+        prior, prior_name = SequencePriorFamily(), "synthetic prior of sequences"
     parts: list[TaskFamily] = [prior, tables]
     names = [table.name for table in train]
     if COLUMNS in arguments.kinds and not (arguments.measured or arguments.sequences):
@@ -204,7 +205,7 @@ def main() -> None:
             "task": "regression" if arguments.measured else "classification",
             "command": shlex.join(["python", *sys.argv]).replace(" --resume", ""),
             "data_sets": {
-                "meta_train": ["synthetic prior", *names],
+                "meta_train": [prior_name, *names],
                 "meta_validation": [t.name for t in validate],
                 "left_out": sorted(SHOWN_BY_DEMO),
             },

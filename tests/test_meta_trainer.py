@@ -281,9 +281,7 @@ def test_command_meta_trains_on_a_users_tables(tmp_path: Path) -> None:
     assert names == ["synthetic prior", "iris", "wine"]
     assert card["training"]["task"] == "classification"
     # An evaluation tells from the card that these tables are nothing new to it.
-    told = seen_before(
-        ["adamw", f"denograd:{saved}"], ["soft_tree"], ["wine", "digits"], "classification"
-    )
+    told = seen_before(["adamw", f"denograd:{saved}"], ["wine", "digits"], "classification")
     assert told == [
         f"'{saved}' was meta-trained on a table named 'wine': what it wins there, if that is the "
         "same table, it has not won on data that it never saw."

@@ -182,23 +182,17 @@ def shipped_denoisers() -> list[str]:
     return sorted(["identity", *(path.stem for path in folder.glob(f"*{WEIGHTS_SUFFIX}"))])
 
 
-def denoiser_for(measured: bool, model_name: str | None = None) -> str:
-    """Name of the shipped denoiser that was meta-trained for a kind of target, and a model.
+def denoiser_for(measured: bool) -> str:
+    """Name of the shipped denoiser that was meta-trained for a kind of target.
 
     Args:
         measured: whether targets are numbers, and the loss a squared error; else classes.
-        model_name: as `denograd.models.registry.make_model` takes it; None for one that is not
-            known. Classes of sequences have a denoiser of their own.
 
     Example:
         >>> denoiser_for(measured=True), denoiser_for(measured=False)
         ('regression', 'default')
-        >>> denoiser_for(measured=False, model_name="temporal_attention")
-        'sequences'
     """
-    if measured:
-        return "regression"
-    return "sequences" if model_name == "temporal_attention" else "default"
+    return "regression" if measured else "default"
 
 
 def resolve_denoiser(spec: str | os.PathLike[str] | Denoiser) -> Denoiser:

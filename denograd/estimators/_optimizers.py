@@ -72,7 +72,7 @@ def make_optimizer(
         settings = dict(_PLAIN[optimizer])
     elif head == "denograd" and bool(colon) == bool(denoiser):
         measured = isinstance(model, TabularModel) and model.n_classes is None
-        denoiser = denoiser or denoiser_for(measured, name_of(model))
+        denoiser = denoiser or denoiser_for(measured)
         try:
             settings = base_settings(denoiser, name_of(model))
         except DenoiserFileError as error:

@@ -11,8 +11,6 @@ from denograd.models import TemporalAttention
 class PaddedTemporalAttention(TemporalAttention):
     """`TemporalAttention` that takes steps of NaN for padding."""
 
-    computes_the_same = True
-
     def _padded(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         rows = self._check_sequences(x)
         real = ~rows.isnan().any(1)

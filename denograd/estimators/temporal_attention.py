@@ -16,6 +16,7 @@ from denograd.data.sequences import SequenceEncoder
 from denograd.estimators import _plots as plots
 from denograd.estimators._base import DenoGradEstimator, whole
 from denograd.estimators._features import RowEncoder
+from denograd.estimators._optimizers import OptimizerFactory
 from denograd.estimators._sample import SeenRows
 from denograd.estimators._sequences import PaddedTemporalAttention
 from denograd.estimators._tasks import DenoGradClassifier, DenoGradRegressor
@@ -26,6 +27,8 @@ _ROWS_SHOWN = 6
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class _TemporalAttention(DenoGradEstimator):
+    # No denoiser was meta-trained for long sequences so far; see docs/models.md.
+    optimizer: str | OptimizerFactory = "adamw"
     n_channels: int | None = None
     width: int = 8
     heads: int = 2
@@ -226,8 +229,8 @@ class TemporalAttentionClassifier(_TemporalAttention, DenoGradClassifier):
     a channel is standardised over all rows and steps. A step at which all channels are NaN
     is padding and gets no attention; a channel that is NaN beside others gets its mean.
 
-    The default denoiser holds this model back on few sequences (``docs/comparison.md``); for
-    now ``optimizer="adamw"`` is the better choice.
+    It is trained with AdamW as it comes unless you say otherwise: the shipped denoisers hold this
+    model back where a signal takes long to find (``docs/models.md``).
 
     Args:
         n_channels: number of channels; None for that of a three-dimensional ``X``, else 1.
@@ -254,8 +257,8 @@ class TemporalAttentionRegressor(_TemporalAttention, DenoGradRegressor):
 
     The model is `denograd.models.TemporalAttention`. How it is trained is said in
     `DenoGradEstimator` and `DenoGradRegressor`, whose parameters it has too; what ``X`` is,
-    in `TemporalAttentionClassifier`. On sequences, the denoiser ``regression`` has not been
-    compared with ``optimizer="adamw"`` as it comes; try both.
+    in `TemporalAttentionClassifier`, and so is why AdamW trains it. On sequences, the denoiser
+    ``regression`` has not been compared with it; try both.
 
     Args:
         n_channels: number of channels; None for that of a three-dimensional ``X``, else 1.

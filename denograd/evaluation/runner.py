@@ -133,8 +133,7 @@ def evaluate(
                 f"{', '.join(f'{name} {value}' for name, value in older.items())}; start in "
                 "another folder if that may matter",
             )
-        names = [table.name for table in tables]
-        told = seen_before(config.optimizers, config.models, names, tables[0].task)
+        told = seen_before(config.optimizers, [table.name for table in tables], tables[0].task)
         for sentence in told:
             _note(console, sentence)
         used = {size for own in sizes.values() for size in own}

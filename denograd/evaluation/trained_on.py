@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from denograd.baselines.registry import denoisers_of
+from denograd.baselines.registry import denoiser_of
 from denograd.data.errors import listing
 from denograd.denoisers import read_card
 
 _TARGETS = {"classification": "classes", "regression": "measured numbers"}
 
 
-def seen_before(
-    optimizers: Sequence[str], models: Sequence[str], tables: Sequence[str], task: str
-) -> list[str]:
+def seen_before(optimizers: Sequence[str], tables: Sequence[str], task: str) -> list[str]:
     """Sentences on denoisers that were meta-trained on these tables, or for other targets.
 
     Their cards tell. Data sets are known by their names alone: a file is thought to be the table
@@ -21,7 +19,6 @@ def seen_before(
 
     Args:
         optimizers: as `denograd.baselines.make_optimizer` takes them.
-        models: names of the models that they train.
         tables: names of the tables.
         task: ``classification`` or ``regression``.
 
@@ -29,17 +26,16 @@ def seen_before(
         DenoiserFileError: a card cannot be read.
 
     Example:
-        >>> optimizers = "adamw", "denograd:default"
-        >>> found = seen_before(optimizers, ["soft_tree"], ["diabetes"], "regression")
+        >>> found = seen_before(["adamw", "denograd:default"], ["diabetes"], "regression")
         >>> found[0]
         "'default' was meta-trained for classes, and the targets here are measured numbers."
         >>> found[1][:56]
         "'default' was meta-trained on a table named 'diabetes': "
     """
     found = []
-    asked = [spec for o in optimizers for spec in denoisers_of(o, models, task == "regression")]
-    for spec in dict.fromkeys(spec for spec in asked if spec != "identity"):
-        training = read_card(spec)["training"]
+    specs = (denoiser_of(name, task == "regression") for name in optimizers)
+    for spec in dict.fromkeys(spec for spec in specs if spec not in (None, "identity")):
+        training = read_card(str(spec))["training"]
         own = training.get("task")
         if own in _TARGETS and own != task:
             found.append(

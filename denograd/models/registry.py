@@ -78,13 +78,8 @@ def check_model(name: str) -> None:
 def name_of(model: nn.Module) -> str | None:
     """The name by which `make_model` knows a model's class; None for one of another class.
 
-    A subclass may compute something else, unless it says ``computes_the_same = True``.
-
     Example:
         >>> name_of(SoftTree(n_features=4, n_classes=2, depth=5))
         'soft_tree'
     """
-    kind = type(model)
-    if vars(kind).get("computes_the_same"):
-        kind = kind.__mro__[1]
-    return next((name for name, made in _CLASSES.items() if kind is made), None)
+    return next((name for name, made in _CLASSES.items() if type(model) is made), None)
