@@ -69,6 +69,7 @@ benchmark: $(VENV)/.package  ## compare with tuned AdamW on the held-out tables 
 	@$(BIN)/python scripts/benchmark.py --data $(DATA) --regression $(ARGS)
 	@$(BIN)/python scripts/benchmark.py --data $(DATA) --rivals $(ARGS)
 	@$(BIN)/python scripts/benchmark.py --data $(DATA) --large $(ARGS)
+	@$(BIN)/python scripts/benchmark.py --data $(DATA) --sequences $(ARGS)
 
 robustness: $(VENV)/.package  ## try the denoiser far from what it was trained on (hours; DATA=folder)
 	@$(BIN)/python scripts/fetch_data.py --out $(DATA)

@@ -70,6 +70,7 @@ def _main(
         "denograd evaluate --data visits.csv --target outcome --group patient_id --out results",
         "denograd evaluate --data a.csv b.parquet --sizes 32,64 --seeds 10 --out results",
         "denograd evaluate --builtin wine iris --models soft_tree --out results",
+        "denograd evaluate --data gait.csv --channels 3 --models temporal_attention --out results",
         "denograd evaluate --data a.csv --optimizers adamw,denograd:mine.safetensors --out new",
         "denograd evaluate --data tables/ --seeds 10 --backend ray --jobs 16 --out results",
     ),
