@@ -119,9 +119,10 @@ def evaluate(
         typer.Option(
             help="Optimizers, with commas between: adamw (the control, tuned on other tables), "
             "adamw_cv (tuned on each table anew: 48 more trainings a run), denograd, "
-            "denograd:NAME (default, regression, history) or denograd:PATH for another denoiser "
-            "than the one for the kind of target, or a rival, tuned as the control was, but at "
-            f"32 and 128 rows and for classes alone, or, as NAME:default, as it comes: {_RIVALS}."
+            "denograd:NAME (default, regression, sequences, history) or denograd:PATH for another "
+            "denoiser than the one for the kind of target, or a rival, tuned as the control was, "
+            "but at 32 and 128 rows and for classes alone, or, as NAME:default, as it comes: "
+            f"{_RIVALS}."
         ),
     ] = "adamw,denograd",
     sizes: Annotated[

@@ -71,7 +71,8 @@ class DenoGrad(Optimizer):
             something else there (time steps, after a transposition) is misread. Leave
             ``model`` out for such a model, and take ``"history"``. Where gradients are averaged
             over processes, give the `torch.nn.parallel.DistributedDataParallel` model: noise
-            and rows are then those of all processes, and the same on each. Compile a model
+            and rows are then those of all processes, and the same on each; all of them must take
+            every step (no `torch.distributed.algorithms.Join`). Compile a model
             (`torch.compile`) after the optimizer is made; what measures its noise breaks its graph
             at each layer, which ``fullgraph=True`` forbids, and ``"history"`` without ``model``
             does not.

@@ -8,8 +8,8 @@ cross-validation, at 48 times the cost; a third (`--regression`) has the held-ou
 target is a number, with the denoisers `regression` and `default`; a fourth (`--rivals`) has every
 rival of `denograd.baselines`, tuned as the control is, on soft trees, and needs the extra `rivals`;
 a fifth (`--large`) has 512 rows, on the tables that have as many; a sixth (`--sequences`) has the
-held-out time series, with attention over their steps. Interrupted, it goes on where it
-stopped. With `--context` the first grid has models outside torch, too.
+held-out time series, with attention over their steps and the denoiser `sequences`. Interrupted, it
+goes on where it stopped. With `--context` the first grid has models outside torch, too.
 
     python scripts/fetch_data.py --out data
     python scripts/benchmark.py --data data --context
@@ -71,7 +71,7 @@ GRIDS = {
     ),
     "benchmark-large": Grid(("adamw", "adamw_default", "denograd", "denograd:history"), (512,), 10),
     "benchmark-sequences": Grid(
-        ("adamw", "adamw_default", "denograd"),
+        ("adamw", "adamw_default", "denograd:sequences", "denograd"),
         (16, 32, 64, 128),
         10,
         models=("temporal_attention",),
