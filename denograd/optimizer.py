@@ -10,6 +10,7 @@ from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from denograd._callers import callers_level
@@ -30,7 +31,7 @@ from denograd.audit import AuditLog, check_every, check_saved
 from denograd.denoisers import Denoiser, IdentityDenoiser, resolve_denoiser
 from denograd.denoisers._base import reads_noise
 from denograd.noise import NoiseCapture
-from denograd.noise._processes import process_group, runs_beside_others
+from denograd.noise._processes import runs_beside_others
 from denograd.noise._unexplained import NOWHERE, OtherTerms, told_of_odd
 from denograd.penalties import Penalty, PenaltyWatch
 
@@ -183,7 +184,9 @@ class DenoGrad(Optimizer):
             self.base.param_groups.pop()
             raise
         if self._capture is not None:
-            self.attach_capture(self._model)
+            self._capture.watch(self._parameters())
+            if self._model is not None:
+                self._capture.cover(self._model)
 
     # What is known about the run.
 
@@ -254,7 +257,7 @@ class DenoGrad(Optimizer):
         self.detach_capture()
         if reads_noise(self.denoiser):
             self._capture = NoiseCapture(self._parameters(), model)
-            if runs_beside_others() and process_group(model) is None:
+            if runs_beside_others() and not isinstance(model, DistributedDataParallel):
                 warnings.warn(
                     "DenoGrad: this is one of several processes, and model is no "
                     "DistributedDataParallel; if gradients are averaged over processes, each would "
@@ -343,8 +346,6 @@ class DenoGrad(Optimizer):
         if active and (audited or not isinstance(self.denoiser, IdentityDenoiser)):
             run = Run(self.total_steps or 0, self.dataset_size or 0, self.batch_size or 0)
             work = self._engine.denoise(active, self._parameters(), self._capture, run)
-            if audited:
-                self._record(work, run)
             if self._capture is not None and not self._other_terms.done:
                 self._warn_of_other_terms(work, self._capture)
         self._engine.write(work)
@@ -354,6 +355,8 @@ class DenoGrad(Optimizer):
             # Whoever tries again must not have the gradients cleaned twice.
             self._engine.take_back(work)
             raise
+        if audited and work:
+            self._record(work, run)
         self._engine.finish(work, self.param_groups)
         if self._capture is not None:
             self._capture.clear()

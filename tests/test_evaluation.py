@@ -331,6 +331,13 @@ def test_what_a_denoiser_has_seen_stands_in_the_report(tmp_path: Path) -> None:
         "lion and sam were not tuned for 64 rows: they take what was tuned for 32 (soft_tree and "
         "rule_net)."
     ]),
+    ({"models": ["soft_tree", "temporal_attention"]}, [
+        "adamw was tuned on sequences (temporal_attention), and the rows here are of tables."
+    ]),
+    ({"models": ["temporal_attention"], "sequences": True}, []),
+    ({"models": ["soft_tree", "temporal_attention"], "sequences": True}, [
+        "adamw was tuned on tables (soft_tree), and the rows here are of sequences."
+    ]),
     ({"optimizers": ["adamw", "lion"], "task": "regression"}, [
         "lion was tuned for classes alone, and the targets here are measured numbers."
     ]),

@@ -104,6 +104,8 @@ def padded(x: pd.DataFrame) -> pd.DataFrame:
         (lambda x: x, 5, "5 channels do not divide the 12 columns"),
         (lambda x: x.assign(a0="high"), 2, "column 'a0' holds no numbers"),
         (padded, 2, "1 of 80 sequences have steps without a value"),
+        (lambda x: x.assign(a0=np.inf), 2, "movements.csv: a column holds infinity"),
+        (lambda x: x.assign(a0=1e150), 2, "movements.csv: it holds numbers of a size of up to"),
     ],
 )
 def test_rows_that_are_no_sequences_are_refused(

@@ -65,6 +65,17 @@ def test_a_graph_that_is_kept_can_be_gone_through_again() -> None:
     assert (optimizer.recording.to_frame()["noise_known"] == 1).all()
 
 
+def test_a_backward_pass_in_two_parts_shows_the_rows() -> None:
+    model = network()
+    optimizer = wrapped(model, record=1)
+    hidden = model[0](torch.randn(ROWS, 4))
+    (slope,) = torch.autograd.grad(model[2](torch.tanh(hidden)).square().mean(), [hidden])
+    hidden.backward(slope)
+    optimizer.step()
+    frame = optimizer.recording.to_frame().set_index("layer")["noise_known"]
+    assert frame["0.weight"] == frame["0.bias"] == 1
+
+
 class NoGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -73,6 +84,16 @@ class NoGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> None:
         return None
+
+
+def test_a_parameter_without_a_gradient_is_passed_by() -> None:
+    model = network()
+    optimizer = wrapped(model)
+    model(torch.randn(ROWS, 4)).sum().backward()
+    kept = model[0].bias.grad.clone()
+    (NoGradient.apply(model[0].bias).sum() + model[2].bias.sum()).backward()
+    assert torch.equal(model[0].bias.grad, kept)
+    optimizer.step()
 
 
 @pytest.mark.parametrize("penalties", [[], penalized()], ids=["noise", "penalties"])
@@ -122,7 +143,7 @@ def test_a_step_that_failed_can_be_tried_again() -> None:
     for fails in (False, True):
         model = network()
         base = Failing(model.parameters(), lr=0.01)
-        optimizer = DenoGrad(base, model=model, total_steps=9, dataset_size=50)
+        optimizer = DenoGrad(base, model=model, total_steps=9, dataset_size=50, record=1)
         for step in range(3):
             torch.manual_seed(step)
             optimizer.zero_grad()
@@ -133,6 +154,7 @@ def test_a_step_that_failed_can_be_tried_again() -> None:
                     optimizer.step()
                 base.fails = False
             optimizer.step()
+        assert optimizer.recording.to_frame().groupby("step").size().tolist() == [4, 4, 4]
         ends.append([p.detach().clone() for p in model.parameters()])
     for plain, again in zip(*ends, strict=True):
         assert torch.equal(plain, again)
@@ -155,6 +177,12 @@ def test_a_plain_checkpoint_leaves_to_the_base_what_is_left_to_it() -> None:
 def test_layers_that_are_added_later_show_their_noise() -> None:
     model = network()
     optimizer = wrapped(model, record=1)
+    model(torch.randn(ROWS, 4)).square().mean().backward()
+    optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(2))]})
+    optimizer.step()  # What was captured before stays.
+    assert (optimizer.recording.to_frame()["noise_known"] == 1).all()
+    optimizer.recording.clear()
+    optimizer.zero_grad()
     model.append(nn.Linear(3, 2))
     optimizer.add_param_group({"params": list(model[3].parameters())})
     model(torch.randn(ROWS, 4)).square().mean().backward()

@@ -39,6 +39,12 @@ def check_sequences(frame: pd.DataFrame, n_channels: int, where: str) -> None:
             "channels, or the column"
         )
     values = frame.to_numpy(dtype=np.float64, na_value=np.nan).reshape(len(frame), n_channels, -1)
+    if np.isinf(values).any():
+        raise TableError(f"{where}: a column holds infinity; leave the cell empty if it is missing")
+    try:
+        check_range(values, f"{where}: it holds")
+    except ValueError as error:
+        raise TableError(str(error)) from None
     padded = int(np.isnan(values).all(axis=1).any(axis=1).sum())
     if padded:
         raise TableError(

@@ -110,7 +110,12 @@ def _over_seeds(frames: Sequence[pd.DataFrame], name: str, reference: str) -> di
         np.maximum([frame.loc[seeds, column] for frame in frames], LEAST_LOSS)
         for column in (name, reference)
     )
-    return {"seeds": len(seeds), "seeds_interval": significance.interval_over_seeds(own, other)}
+    ratio = float(np.exp(np.log(own.mean(1) / other.mean(1)).mean())) if seeds else None
+    return {
+        "seeds": len(seeds),
+        "seeds_ratio": ratio,
+        "seeds_interval": significance.interval_over_seeds(own, other),
+    }
 
 
 def _log_ratios(cases: Sequence[Case], name: str) -> dict[str, list[float]]:

@@ -138,7 +138,13 @@ def evaluate(
             _note(console, sentence)
         used = {size for own in sizes.values() for size in own}
         untuned = tuned_elsewhere(
-            config.optimizers, config.models, config.steps, used, config.batch_size, tables[0].task
+            config.optimizers,
+            config.models,
+            config.steps,
+            used,
+            config.batch_size,
+            tables[0].task,
+            any(table.n_channels for table in tables),
         )
         for sentence in untuned:
             _note(console, sentence)

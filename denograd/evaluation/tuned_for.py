@@ -10,6 +10,7 @@ from denograd.baselines.control import TUNED_BATCH
 from denograd.baselines.registry import CONTROL, tuned_entries
 from denograd.evaluation.html.phrases import few, listing
 
+_OVER_TIME = "temporal_attention"
 _FAR = 1.5
 """A number that is further than by this factor from what was tuned is another.
 
@@ -24,6 +25,7 @@ def tuned_elsewhere(
     sizes: Iterable[int],
     batch_size: int,
     task: str,
+    sequences: bool = False,
 ) -> list[str]:
     """Sentences on optimizers that run with settings tuned for something else.
 
@@ -38,6 +40,8 @@ def tuned_elsewhere(
         sizes: numbers of training rows.
         batch_size: rows of a batch, or all if they are fewer.
         task: ``classification`` or ``regression``.
+        sequences: whether the rows are sequences, on which the control of attention over time
+            was tuned for classes, as all others on tables.
 
     Example:
         >>> said = tuned_elsewhere(["adamw"], ["attention"], 1000, [32], 32, "classification")
@@ -63,6 +67,10 @@ def tuned_elsewhere(
                 f"not tuned for batches of {batch_size} rows: its settings are of batches of "
                 f"{TUNED_BATCH} (with {listing(others)} training rows)."
             )
+        on_sequences = set() if measured or name != CONTROL else {_OVER_TIME} & set(entries)
+        if odd := [m for m in entries if (m in on_sequences) != sequences]:
+            on, here = ("tables", "sequences") if sequences else ("sequences", "tables")
+            said.append(f"tuned on {on} ({listing(odd)}), and the rows here are of {here}.")
         if measured and name != CONTROL:
             said.append("tuned for classes alone, and the targets here are measured numbers.")
         for sentence in said:

@@ -20,7 +20,7 @@ from torch.utils.hooks import RemovableHandle
 
 from denograd._modes import plain_arithmetic
 from denograd.denoisers import Layout
-from denograd.noise._hooks import WeakHook, is_batched, sweep
+from denograd.noise._hooks import WeakHook, is_batched, is_reached, sweep
 from denograd.noise._processes import process_group, records_of_all, rows_of_all
 from denograd.noise._record import GradientRecord
 from denograd.noise._rows import RowGradients, moments_of
@@ -100,19 +100,24 @@ class NoiseCapture:
         self._passes: dict[int, dict[int, list[_Use]]] = {}
         self._running: list[tuple[int, int | None]] = []
         self._handles: list[RemovableHandle] = []
+        self._covered: weakref.WeakSet[nn.Module] = weakref.WeakSet()
         self._processes = process_group(model)
         weakref.finalize(self, _remove_all, self._handles)
         self.watch(parameters)
         if model is not None:
-            self._attach(model)
+            sweep(model)
+            self.cover(model)
 
-    def _attach(self, model: nn.Module) -> None:
-        sweep(model)
-        covered = [(m, rule) for m in model.modules() if (rule := rule_for(m)) is not None]
-        for module, rule in covered:
-            hook = WeakHook(self, "_after_module", rule)
-            self._handles.append(module.register_forward_hook(hook, with_kwargs=True))
-        if covered:
+    def cover(self, model: nn.Module) -> None:
+        """Tell rows apart in the modules of a model, those that it got since the last time."""
+        before = len(self._covered)
+        for module in model.modules():
+            rule = rule_for(module)
+            if rule is not None and module not in self._covered:
+                self._covered.add(module)
+                hook = WeakHook(self, "_after_module", rule)
+                self._handles.append(module.register_forward_hook(hook, with_kwargs=True))
+        if self._covered and not before:
             before, after = WeakHook(self, "_before_model"), WeakHook(self, "_after_model")
             self._handles.append(model.register_forward_pre_hook(before, with_kwargs=True))
             self._handles.append(
@@ -213,7 +218,7 @@ class NoiseCapture:
 
     def _at_output(self, site: _Call, gradient: Tensor | None) -> None:
         inputs = site.inputs
-        if not torch._C._autograd._get_current_graph_task_keep_graph():
+        if not torch._C._autograd._get_current_graph_task_keep_graph() and _goes_on(site.module):
             # A loss that somebody keeps holds the graph, and would hold the inputs with it.
             site.inputs = None
         if gradient is None or inputs is None or is_batched(gradient):
@@ -244,14 +249,14 @@ class NoiseCapture:
             self._passes[task] = {}
         return self._passes[task]
 
-    def _before_accumulation(self, key: int, gradient: Tensor) -> None:
+    def _before_accumulation(self, key: int, gradient: Tensor | None) -> None:
         entry = self._entries.get(key)
         parameter = None if entry is None else entry.parameter()
         if entry is None or parameter is None:
             return
         entry.incoming = None
         old = parameter.grad
-        if old is None or old.is_sparse or gradient.is_sparse:
+        if gradient is None or old is None or old.is_sparse or gradient.is_sparse:
             return
         continues = entry.record is not None and entry.mark == _mark(old)
         with plain_arithmetic(old.device):
@@ -293,6 +298,16 @@ class NoiseCapture:
                 numbers = [use.number for use in uses]
                 record.add_rows(moments, rows, energy, epsilon, gradient.detach(), numbers)
         entry.record, entry.mark = record, _mark(gradient)
+
+
+def _goes_on(module: nn.Module) -> bool:
+    """Whether the backward pass that runs goes through a module, and does not end behind it."""
+    own = [p for p in module._parameters.values() if p is not None and p.requires_grad]
+    try:
+        return any(is_reached(parameter) for parameter in own)
+    except RuntimeError:
+        # torch says so where torch.autograd.grad was asked for one of them.
+        return True
 
 
 def _mark(gradient: Tensor) -> tuple[int, int]:

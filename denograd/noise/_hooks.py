@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
 
 
 class WeakHook:
@@ -91,3 +92,12 @@ def is_batched(gradient: Tensor) -> bool:
     """
     functorch = torch._C._functorch
     return bool(functorch.is_batchedtensor(gradient) or functorch.is_legacy_batchedtensor(gradient))
+
+
+def is_reached(parameter: Tensor) -> bool:
+    """Whether the backward pass that runs gets to a parameter.
+
+    Raises:
+        RuntimeError: the pass is that of `torch.autograd.grad`, which was asked for this parameter.
+    """
+    return bool(torch._C._will_engine_execute_node(get_gradient_edge(parameter).node))

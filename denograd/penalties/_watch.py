@@ -16,13 +16,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import Node, get_gradient_edge
+from torch.autograd.graph import Node
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from denograd._callers import callers_level
 from denograd._modes import plain_arithmetic
-from denograd.noise._hooks import WeakHook, is_batched, sweep
+from denograd.noise._hooks import WeakHook, is_batched, is_reached, sweep
 from denograd.penalties._base import Penalty
 from denograd.penalties._sites import Site
 
@@ -246,7 +246,7 @@ class PenaltyWatch:
         for parameter in _leaves(addition.source):
             if id(parameter) not in own or parameter.grad is None:
                 continue
-            if _is_reached(parameter) and bool((parameter.grad != 0).any()):
+            if is_reached(parameter) and bool((parameter.grad != 0).any()):
                 return True
         return False
 
@@ -257,7 +257,7 @@ class PenaltyWatch:
                 if not parameter.requires_grad:
                     continue
                 try:
-                    if _is_reached(parameter):
+                    if is_reached(parameter):
                         return True
                 except RuntimeError:
                     # torch says so where torch.autograd.grad was asked for this parameter.
@@ -266,11 +266,6 @@ class PenaltyWatch:
 
     def __del__(self) -> None:
         self.detach()
-
-
-def _is_reached(parameter: Tensor) -> bool:
-    """Whether the backward pass that runs gets to a parameter; see `_reaches_parameters`."""
-    return bool(torch._C._will_engine_execute_node(get_gradient_edge(parameter).node))
 
 
 def _leaves(node: Node | None) -> Iterator[Tensor]:

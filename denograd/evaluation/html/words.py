@@ -465,7 +465,7 @@ def _over_seeds(by_dataset: Mapping[str, Any], data_sets: int, loss: str) -> lis
     if not known:
         return []
     said = [
-        f"on {name} {found['log_loss_ratio']:.3f} with a 95 % interval of "
+        f"on {name} {found['seeds_ratio']:.3f} with a 95 % interval of "
         f"{found['seeds_interval'][0]:.3f} to {found['seeds_interval'][1]:.3f} "
         f"({counted(found['seeds'], 'seed')})"
         for name, found in known.items()
