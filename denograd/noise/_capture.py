@@ -110,14 +110,14 @@ class NoiseCapture:
 
     def cover(self, model: nn.Module) -> None:
         """Tell rows apart in the modules of a model, those that it got since the last time."""
-        before = len(self._covered)
+        covered_before = len(self._covered)
         for module in model.modules():
             rule = rule_for(module)
             if rule is not None and module not in self._covered:
                 self._covered.add(module)
                 hook = WeakHook(self, "_after_module", rule)
                 self._handles.append(module.register_forward_hook(hook, with_kwargs=True))
-        if self._covered and not before:
+        if self._covered and not covered_before:
             before, after = WeakHook(self, "_before_model"), WeakHook(self, "_after_model")
             self._handles.append(model.register_forward_pre_hook(before, with_kwargs=True))
             self._handles.append(
