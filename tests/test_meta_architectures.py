@@ -32,7 +32,7 @@ def test_every_architecture_is_drawn_in_several_sizes_and_runs_stacked(name: str
 
 
 def test_an_unknown_architecture_is_named() -> None:
-    with pytest.raises(ValueError, match=r"name='forest'; use one of soft_tree, "):
+    with pytest.raises(ValueError, match=r"model 'forest' is not known; use one of soft_tree, "):
         draw_model(np.random.default_rng(0), "forest", 4, 2)
 
 
