@@ -161,16 +161,16 @@ def test_attention_over_steps_leaves_padding_out() -> None:
     model.plot(X).savefig("/dev/null", format="png")
 
 
-def test_attention_over_time_is_trained_with_adamw_unless_asked() -> None:
+def test_classes_of_sequences_are_learned_with_their_own_denoiser() -> None:
     """The same as by its name, and another run than with a denoiser."""
     X, y = np.random.default_rng(0).normal(size=(30, 1, 12)), np.arange(30) % 2
     fits = [
         TemporalAttentionClassifier(max_steps=20, random_state=0, **options).fit(X, y)
-        for options in ({}, {"optimizer": "adamw"}, {"optimizer": "denograd"})
+        for options in ({}, {"optimizer": "denograd:sequences"}, {"optimizer": "denograd"})
     ]
-    plain, named, denoised = (model.predict_proba(X) for model in fits)
-    assert_array_equal(plain, named)
-    assert not np.array_equal(plain, denoised)
+    as_it_comes, named, tables = (model.predict_proba(X) for model in fits)
+    assert_array_equal(as_it_comes, named)
+    assert not np.array_equal(as_it_comes, tables)
 
 
 @pytest.mark.parametrize(

@@ -68,8 +68,9 @@ class DenoGradEstimator(BaseEstimator, ABC):  # type: ignore[misc]
     Args:
         optimizer: ``"denograd"``, DenoGrad around the base optimizer that its card recommends
             for the model; ``"denograd:NAME"`` or ``"denograd:PATH"`` for other weights;
-            ``"adamw"`` (the default for attention over time), ``"adam"``, ``"sgd"``; or a
-            function that makes a `torch.optim.Optimizer` of the parameters.
+            ``"adamw"``, ``"adam"``, ``"sgd"``; or a function that makes a
+            `torch.optim.Optimizer` of the parameters. Of attention over time the classifier's
+            default is ``"denograd:sequences"``.
         learning_rate: of the (base) optimizer; None for the recommended one.
         max_steps: optimizer steps of a fit.
         batch_size: rows of a batch, or all if they are fewer.

@@ -27,8 +27,6 @@ _ROWS_SHOWN = 6
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class _TemporalAttention(DenoGradEstimator):
-    # No denoiser was meta-trained for long sequences so far; see docs/models.md.
-    optimizer: str | OptimizerFactory = "adamw"
     n_channels: int | None = None
     width: int = 8
     heads: int = 2
@@ -229,8 +227,9 @@ class TemporalAttentionClassifier(_TemporalAttention, DenoGradClassifier):
     a channel is standardised over all rows and steps. A step at which all channels are NaN
     is padding and gets no attention; a channel that is NaN beside others gets its mean.
 
-    It is trained with AdamW as it comes unless you say otherwise: the shipped denoisers hold this
-    model back where a signal takes long to find (``docs/models.md``).
+    It is trained with the denoiser that was meta-trained on sequences. Where rows have a strong
+    signal that takes many steps to find, as in long and smooth series, ``optimizer="adamw"`` learns
+    more of it; where they have a weak one it overfits (``docs/models.md``).
 
     Args:
         n_channels: number of channels; None for that of a three-dimensional ``X``, else 1.
@@ -250,6 +249,8 @@ class TemporalAttentionClassifier(_TemporalAttention, DenoGradClassifier):
         ((30, 12), 2)
     """
 
+    optimizer: str | OptimizerFactory = "denograd:sequences"
+
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class TemporalAttentionRegressor(_TemporalAttention, DenoGradRegressor):
@@ -257,8 +258,8 @@ class TemporalAttentionRegressor(_TemporalAttention, DenoGradRegressor):
 
     The model is `denograd.models.TemporalAttention`. How it is trained is said in
     `DenoGradEstimator` and `DenoGradRegressor`, whose parameters it has too; what ``X`` is,
-    in `TemporalAttentionClassifier`, and so is why AdamW trains it. On sequences, the denoiser
-    ``regression`` has not been compared with it; try both.
+    in `TemporalAttentionClassifier`. On sequences, the denoiser ``regression`` has not been
+    compared with ``optimizer="adamw"`` as it comes; try both.
 
     Args:
         n_channels: number of channels; None for that of a three-dimensional ``X``, else 1.
