@@ -287,13 +287,26 @@ class MetaValidation:
     ) -> dict[Judged, float]:
         """Log of held-out loss, denoiser over control, of each cell; arguments as in `score`."""
         rate = self.learning_rate if learning_rate is None else learning_rate
-        processes = processes or Processes()
         device = _device(denoiser)
 
         def run(name: str, rows: int, episode: Episode) -> Tensor:
             rates = torch.full_like(episode.learning_rate, rate)
             return run_episode(replace(episode, learning_rate=rates).to(device), denoiser)
 
+        return self.log_ratios_of(run, processes)
+
+    def log_ratios_of(
+        self,
+        run: Callable[[str, int, Episode], Tensor],
+        processes: Processes | None = None,
+    ) -> dict[Judged, float]:
+        """Log of held-out loss, of anything over the control, of each cell.
+
+        Args:
+            run: from a model's name, its training rows and an episode to the losses, ``(T,)``.
+            processes: as in `score`.
+        """
+        processes = processes or Processes()
         control, cleaned = self.control_losses(processes), self._losses(run, processes)
         mean: dict[Judged, list[tuple[float, float]]] = {}
         for (name, rows, episode), theirs, ours in zip(self.cells, control, cleaned, strict=True):

@@ -10,12 +10,12 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
+from denograd._files import write_whole
+
 
 def write_json(path: Path, content: Any) -> None:
     """Write a file that is never seen half written."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
 class LineJournal:

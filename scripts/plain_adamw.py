@@ -10,33 +10,16 @@ for every table and size, are better or worse than that. Same rows, weights and 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import functools
 from pathlib import Path
 
-import numpy as np
 import torch
 from _page import markdown
 from ship_denoiser import add_targets, judges, tables_to_judge_by
-from torch import Tensor
 
 from denograd.baselines import SCHEDULES
-from denograd.meta.episode import Episode
-from denograd.meta.validation import Judged, MetaValidation, adamw_losses, bounded, score_of
+from denograd.meta.validation import MetaValidation, adamw_losses, score_of
 from denograd.models.registry import KNOWN_MODELS
-
-
-def log_ratios(validation: MetaValidation, run: Callable[[Episode], Tensor]) -> dict[Judged, float]:
-    """Log of held-out loss, of a run over the control's, of each cell."""
-    found: dict[Judged, list[tuple[float, float]]] = {}
-    pairs = zip(validation.cells, validation.control_losses(), strict=True)
-    for (model, rows, episode), control in pairs:
-        own = bounded(run(episode).double()).tolist()
-        for table, a, b in zip(episode.tasks.names, own, control.tolist(), strict=True):
-            found.setdefault(Judged(model, rows, table), []).append((a, b))
-    return {
-        cell: float(np.log(np.mean([a for a, _ in v]) / np.mean([b for _, b in v])))
-        for cell, v in found.items()
-    }
 
 
 def main() -> None:
@@ -63,12 +46,10 @@ def main() -> None:
     )
     lines = []
     for rate in arguments.rates:
-        score = score_of(
-            log_ratios(
-                validation,
-                lambda e, r=rate: adamw_losses(e, r, arguments.decay, arguments.schedule),
-            )
+        losses = functools.partial(
+            adamw_losses, lr=rate, weight_decay=arguments.decay, schedule=arguments.schedule
         )
+        score = score_of(validation.log_ratios_of(lambda _name, _rows, e, run=losses: run(e)))
         by_rows = ", ".join(f"{rows}: {ratio:.3f}" for rows, ratio in sorted(score.by_rows.items()))
         by_table = ", ".join(f"{t.split('__')[-1]} {x:.2f}" for t, x in score.by_table.items())
         best = (f"{score.ratio:.3f}", f"{score.wins:.0%}", f"{score.worst:.2f}")

@@ -15,6 +15,7 @@ from denograd.evaluation.html.parts import Fold, Grid, Part, Row, Section, Text,
 from denograd.evaluation.html.words import (
     GOOD_SEEDS,
     LEAST_DATA_SETS,
+    enough_for_spread,
     in_stacks,
     loss_of,
     names,
@@ -68,7 +69,7 @@ def stability(summary: Mapping[str, Any]) -> Section:
         f"{names(summary)[summary['reference']]}; below 1 is steadier. Diverged: runs whose loss "
         "stopped being a number."
     )
-    if _few(summary):
+    if not enough_for_spread(summary):
         caption += (
             f" With fewer than {GOOD_SEEDS} seeds in a case, or fewer than {LEAST_DATA_SETS} data "
             "sets, ratios of spread are mostly chance: no difference can be read off them."
@@ -272,13 +273,6 @@ def context(summary: Mapping[str, Any]) -> Section:
         "Data set by data set", [Grid(f"Mean {loss}.", ["data set", *models], full)], printed=False
     )
     return Section("context", title, [grid, fold])
-
-
-def _few(summary: Mapping[str, Any]) -> bool:
-    """Whether there are too few seeds or data sets to speak of spread."""
-    cases = summary["cases"]
-    data_sets = len({case["dataset"] for case in cases})
-    return data_sets < LEAST_DATA_SETS or min(case["seeds"] for case in cases) < GOOD_SEEDS
 
 
 def _headers(summary: Mapping[str, Any]) -> dict[str, str]:

@@ -315,7 +315,9 @@ def _verdict(summary: Mapping[str, Any], name: str) -> Verdict:
         *_place(summary, name),
         *_over_seeds(comparison["by_dataset"], data_sets, loss),
         *_speed(overall, reference),
-        *_price(overall, reference, _least_seeds(summary), in_stacks=in_stacks(summary)),
+        *_price(
+            overall, reference, enough=enough_for_spread(summary), in_stacks=in_stacks(summary)
+        ),
         *_diverged(overall, own, reference, loss),
     ]
     return Verdict(name, kind, headline, _tally(overall, own, reference, loss), tuple(details))
@@ -500,15 +502,19 @@ def _speed(overall: Mapping[str, Any], reference: str) -> list[str]:
     return [" ".join(said)] if said else []
 
 
-def _least_seeds(summary: Mapping[str, Any]) -> int:
-    return min((case["seeds"] for case in summary.get("cases", [])), default=0)
+def enough_for_spread(summary: Mapping[str, Any]) -> bool:
+    """Whether there are seeds and data sets enough to speak of spread over seeds."""
+    cases = summary["cases"]
+    data_sets = len({case["dataset"] for case in cases})
+    return data_sets >= LEAST_DATA_SETS and min(case["seeds"] for case in cases) >= GOOD_SEEDS
 
 
-def _price(overall: Mapping[str, Any], reference: str, seeds: int, *, in_stacks: bool) -> list[str]:
+def _price(
+    overall: Mapping[str, Any], reference: str, *, enough: bool, in_stacks: bool
+) -> list[str]:
     """What it costs: how steady it is over seeds, and how long a step takes."""
     spread, cost = overall.get("deviation_ratio"), overall.get("step_cost_ratio")
     said, found = [], []
-    enough = seeds >= GOOD_SEEDS and overall["data_sets"] >= LEAST_DATA_SETS
     if spread is not None and enough:
         said.append(f"its spread over seeds is {change(spread)}")
     if cost is not None:
